@@ -1,0 +1,31 @@
+.DEFAULT_GOAL := help
+DEV := .venv/bin/python -m nanoclaw_dev
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: .venv ## everything up on this machine, and a first message answered
+	@$(DEV) up
+
+down: .venv ## destroy the stack, stop the cluster, leave nothing behind
+	@$(DEV) down
+
+check: .venv ## format, lint, types, import contracts and the tests that need no binary
+	@$(DEV) check
+
+test: .venv ## the whole suite on the real engine and a real cluster
+	@$(DEV) test
+
+preview: .venv ## what `pulumi up` would change; STACK=dev names the stack
+	@$(DEV) preview $(STACK)
+
+bench: .venv ## measure, beside baselines, and write bench/results
+	@$(DEV) bench
+
+lock: .venv ## requirements/*.txt anew from the ranges in the pyproject files
+	@$(DEV) lock
+
+.venv: requirements/development.txt pyproject.toml runtime/pyproject.toml
+	@python3 tools/bootstrap.py
+
+.PHONY: help up down check test preview bench lock

@@ -1,0 +1,1 @@
+"""Places where agent sessions run. They differ in where, never in meaning."""

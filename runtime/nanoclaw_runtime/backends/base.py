@@ -1,0 +1,51 @@
+"""The protocol every backend keeps, and nothing about any one of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Protocol
+
+from nanoclaw_runtime.domain.model import AgentOutput, SessionRef, SessionSpec
+
+
+class RunningSession(Protocol):
+    """An agent that has its input, or is about to have ended."""
+
+    @property
+    def ref(self) -> SessionRef: ...
+
+    def outputs(self, skip: int = 0) -> AsyncIterator[AgentOutput]:
+        """The outputs in order, from ordinal `skip` on; ends when the agent has exited with 0.
+
+        A lost stream is repaired inside, without a gap and without a repetition. Raises
+        SessionFailed, with a diagnosis, when the agent ended in any other way. Iterate once.
+        """
+        ...
+
+    async def stop(self, *, grace: timedelta) -> None:
+        """End the agent and return when it is gone. Idempotent.
+
+        `grace` is how long an agent that is already on its way out may still take (it was asked
+        through the mailbox); zero ends it at once.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """Starts sessions and finds those that run."""
+
+    async def start(self, spec: SessionSpec) -> RunningSession:
+        """Start a session; returns when its agent has the whole input and stdin is closed.
+
+        Waits for a predecessor of the same group to be gone. Leaves nothing behind when it
+        raises SessionFailed or is cancelled.
+        """
+        ...
+
+    async def running(self) -> list[RunningSession]:
+        """Every session that is alive or ended unseen, whoever started it; used to adopt after a restart.
+
+        A session whose agent never got its input is cleaned up instead of returned.
+        """
+        ...

@@ -1,0 +1,67 @@
+"""The claims of an installation: which exist, and what each is for.
+
+Sizes, classes and access modes are the stack's choice; here is only what must agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nanoclaw_runtime.contract import names
+
+
+class Layout(StrEnum):
+    """How the volumes of the groups are cut into claims."""
+
+    PER_TYPE = "per-type"
+    """Three claims a group: group, ipc, sessions. A new group changes the controller's pod."""
+    SHARED = "shared"
+    """One ReadWriteMany claim with a folder for each. New groups need no new claim."""
+
+
+class Purpose(StrEnum):
+    """What a claim holds; the stack sizes claims by it."""
+
+    GROUP = "group"
+    IPC = "ipc"
+    SESSIONS = "sessions"
+    PROJECT = "project"
+    GLOBAL = "global"
+    STORE = "store"
+    DATA = "data"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One PersistentVolumeClaim that has to exist."""
+
+    name: str
+    purpose: Purpose
+    folder: str | None = None
+    """The group it belongs to; None for the installation's own."""
+    precious: bool = True
+    """Holds what cannot be made again: conversations, the groups' files, the database."""
+
+
+def group_claims(layout: Layout, folder: str) -> tuple[Claim, ...]:
+    """The claims that come and go with one group."""
+    if layout is Layout.SHARED:
+        return ()
+    return (
+        Claim(names.group_claim(folder), Purpose.GROUP, folder),
+        Claim(names.ipc_claim(folder), Purpose.IPC, folder),
+        Claim(names.sessions_claim(folder), Purpose.SESSIONS, folder),
+    )
+
+
+def installation_claims(layout: Layout) -> tuple[Claim, ...]:
+    """The claims every installation has, whatever its groups."""
+    store = Claim(names.STORE_CLAIM, Purpose.STORE)
+    if layout is Layout.SHARED:
+        return (store, Claim(names.DATA_CLAIM, Purpose.DATA))
+    return (
+        store,
+        Claim(names.PROJECT_CLAIM, Purpose.PROJECT, precious=False),
+        Claim(names.GLOBAL_CLAIM, Purpose.GLOBAL),
+    )

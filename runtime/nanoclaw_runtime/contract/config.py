@@ -1,0 +1,150 @@
+"""The controller's settings and the groups, as the stack hands them over.
+
+The Pulumi program validates and writes them, the runtime reads the same models: a mistake stops
+`pulumi preview`, never a pod. Times are seconds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final, Self
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.claims import Layout
+
+CONFIG_DIR: Final = "/etc/nanoclaw/config"
+"""Settings ConfigMap in the controller's pod."""
+CREDENTIALS_DIR: Final = "/etc/nanoclaw/credentials"
+"""Credentials Secret in the controller's pod, one file a key."""
+API_TOKEN_DIR: Final = "/etc/nanoclaw/api-token"  # noqa: S105
+
+ENV_CONFIG_DIR: Final = "NANOCLAW_CONFIG_DIR"
+ENV_CREDENTIALS_DIR: Final = "NANOCLAW_CREDENTIALS_DIR"
+ENV_API_TOKEN_DIR: Final = "NANOCLAW_API_TOKEN_DIR"  # noqa: S105
+ENV_TREE: Final = "NANOCLAW_TREE"
+ENV_NAMESPACE: Final = "NANOCLAW_NAMESPACE"
+ENV_DATABASE_URL: Final = "NANOCLAW_DATABASE_URL"
+"""Optional; SQLite on the store claim when it is not set."""
+
+
+class Platform(StrEnum):
+    """Who chooses uid and gid of the pods: we (1000) on Kubernetes, the namespace's range on OpenShift."""
+
+    KUBERNETES = "kubernetes"
+    OPENSHIFT = "openshift"
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+
+def _valid_folder(folder: str) -> str:
+    if problem := names.folder_problem(folder):
+        raise ValueError(f"{folder!r}: {problem}")
+    return folder
+
+
+def _valid_timezone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"{name!r} is no IANA time zone; write one like 'Europe/Berlin' or 'UTC'")
+    return name
+
+
+Folder = Annotated[str, AfterValidator(_valid_folder)]
+TimeZone = Annotated[str, AfterValidator(_valid_timezone)]
+
+
+class Resources(_Settings):
+    """Requests and limits of an agent's container, as Kubernetes quantities."""
+
+    cpu_request: str = "250m"
+    memory_request: str = "256Mi"
+    cpu_limit: str = "1"
+    """Below one CPU the agent's start-up compile takes 19 s instead of 5."""
+    memory_limit: str = "1Gi"
+
+
+class GroupSpec(_Settings):
+    """A chat group with an agent of its own."""
+
+    folder: Folder
+    name: str = Field(min_length=1, max_length=200)
+    jid: str = Field(default="", max_length=255)
+    """The chat's address at its network; `http:<folder>` when it is left out."""
+    trigger: str | None = None
+    """Word that addresses the assistant; `@<assistant name>` when it is left out."""
+    requires_trigger: bool = True
+    """Ignored for main, which answers everything."""
+
+    @model_validator(mode="after")
+    def _default_jid(self) -> Self:
+        if not self.jid:
+            object.__setattr__(self, "jid", f"http:{self.folder}")
+        return self
+
+    @property
+    def is_main(self) -> bool:
+        return self.folder == names.MAIN_FOLDER
+
+
+class AgentSettings(_Settings):
+    """The agents' image and what each of its sessions may use."""
+
+    image: str = Field(min_length=1)
+    image_pull_policy: str = Field(default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
+    resources: Resources = Resources()
+    env: dict[str, str] = Field(default_factory=dict)
+    """Plain settings for every agent container. Secrets do not belong here: they go over stdin."""
+
+
+class ControllerConfig(_Settings):
+    """Everything the controller is told by the stack except groups and secrets."""
+
+    platform: Platform = Platform.KUBERNETES
+    layout: Layout = Layout.PER_TYPE
+    agent: AgentSettings
+    assistant_name: str = Field(default="Andy", min_length=1, max_length=60)
+    timezone: TimeZone = "UTC"
+    max_concurrent_sessions: int = Field(default=5, ge=1, le=10_000)
+    idle_timeout: float = Field(default=1800, gt=0)
+    """Seconds without a new answer after which a session is asked to end."""
+    session_timeout: float = Field(default=1800, gt=0)
+    """Seconds of silence after which a session is stopped, never less than `idle_timeout` + 30."""
+    start_timeout: float = Field(default=120, gt=0)
+    """Seconds from creating a session's Job to its agent having the input."""
+    close_grace: float = Field(default=20, gt=0)
+    """Seconds an agent gets after being asked to end; it needs about six."""
+    deadline: float = Field(default=86_400, ge=3600)
+    """Seconds after which Kubernetes ends a session's Job whatever it does: a backstop, not a limit."""
+    keep_finished: float = Field(default=300, ge=0)
+    """Seconds a finished Job stays for the operator to look at."""
+
+    @property
+    def silence_limit(self) -> float:
+        """Seconds; NanoClaw's hard timeout, restarted by every output."""
+        return max(self.session_timeout, self.idle_timeout + 30)
+
+
+class Groups(_Settings):
+    """The content of the groups ConfigMap."""
+
+    groups: tuple[GroupSpec, ...] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for field in ("folder", "jid"):
+            values = [getattr(group, field) for group in self.groups]
+            if repeated := sorted({value for value in values if values.count(value) > 1}):
+                raise ValueError(f"groups: the {field} {repeated[0]!r} is used twice; each group needs its own")
+        by_slug: dict[str, str] = {}
+        for group in self.groups:
+            other = by_slug.setdefault(names.slug(group.folder), group.folder)
+            if other != group.folder:
+                raise ValueError(f"groups: the folders {other!r} and {group.folder!r} fold to one name; rename one")
+        return self

@@ -1,0 +1,45 @@
+"""Labels and annotations on everything that belongs to an installation.
+
+The controller finds its own by `AGENT_SELECTOR`; users may add labels, never with our prefix.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nanoclaw_runtime.contract import names
+
+PREFIX: Final = "nanoclaw.dev/"
+
+NAME: Final = "app.kubernetes.io/name"
+COMPONENT: Final = "app.kubernetes.io/component"
+PART_OF: Final = "app.kubernetes.io/part-of"
+
+GROUP: Final = f"{PREFIX}group"
+"""Label: the slug of the group."""
+SESSION: Final = f"{PREFIX}session"
+"""Label: the session an object was made for."""
+FOLDER: Final = f"{PREFIX}folder"
+"""Annotation: the group's folder as NanoClaw writes it."""
+KIND: Final = f"{PREFIX}session-kind"
+"""Label: `messages` or `task`."""
+
+CONTROLLER: Final = "controller"
+AGENT: Final = "agent"
+STORAGE: Final = "storage"
+
+AGENT_SELECTOR: Final = f"{NAME}=nanoclaw,{COMPONENT}={AGENT}"
+
+
+def component(name: str) -> dict[str, str]:
+    """Labels of an object of one component: `controller`, `agent` or `storage`."""
+    return {NAME: "nanoclaw", PART_OF: "nanoclaw", COMPONENT: name}
+
+
+def group(folder: str) -> dict[str, str]:
+    return {GROUP: names.slug(folder)}
+
+
+def session(folder: str, session_id: str, kind: str) -> dict[str, str]:
+    """Labels of the Job and pod of one session."""
+    return component(AGENT) | group(folder) | {SESSION: session_id, KIND: kind}

@@ -1,0 +1,85 @@
+"""What crosses the border between controller and agent container, exactly as NanoClaw v1 has it.
+
+Input is one JSON object on stdin followed by EOF. Output is three lines on stdout: start
+marker, one line of JSON, end marker. Follow-ups and requests are files below /workspace/ipc.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+OUTPUT_START: Final = "---NANOCLAW_OUTPUT_START---"
+OUTPUT_END: Final = "---NANOCLAW_OUTPUT_END---"
+
+INPUT_DIR: Final = "input"
+MESSAGES_DIR: Final = "messages"
+TASKS_DIR: Final = "tasks"
+IPC_DIRS: Final = (MESSAGES_DIR, TASKS_DIR, INPUT_DIR)
+
+CLOSE_FILE: Final = "_close"
+"""Empty file in `input/`: finish the turn in flight, then exit 0."""
+CURRENT_TASKS_FILE: Final = "current_tasks.json"
+AVAILABLE_GROUPS_FILE: Final = "available_groups.json"
+
+AGENT_POLL: Final = 0.5
+"""Seconds between two looks of the agent into `input/`."""
+
+SECRET_KEYS: Final = ("CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL")
+"""Keys of the credentials Secret that are passed on to agents, in `ContainerInput.secrets`."""
+
+AGENT_HOME: Final = "/home/node"
+"""HOME of the agent; must be set, and writable, for any uid."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+
+class ContainerInput(_Wire):
+    """The one JSON object an agent reads from stdin."""
+
+    prompt: str
+    session_id: str | None = None
+    group_folder: str
+    chat_jid: str
+    is_main: bool
+    is_scheduled_task: bool | None = None
+    assistant_name: str | None = None
+    secrets: dict[str, str] | None = Field(default=None, repr=False)
+
+    def encode(self) -> bytes:
+        """UTF-8 JSON without the fields that are not set; the caller closes stdin behind it."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+class OutputStatus(StrEnum):
+    SUCCESS = "success"
+    ERROR = "error"
+
+
+class ContainerOutput(_Wire):
+    """The JSON between two markers. `success` does not mean that the turn worked."""
+
+    status: OutputStatus
+    result: str | None = None
+    new_session_id: str | None = None
+    error: str | None = None
+
+
+class FollowUp(_Wire):
+    """A file in `input/`: one more message for the agent that is running."""
+
+    type: Literal["message"] = "message"
+    text: str
+
+    def encode(self) -> bytes:
+        return self.model_dump_json(by_alias=True).encode()
+
+
+def input_file(milliseconds: int, suffix: str) -> str:
+    """Name of a follow-up; agents take them in name order. `suffix` is four characters of base 36."""
+    return f"{milliseconds}-{suffix}.json"

@@ -1,0 +1,83 @@
+"""What can go wrong, as one tree with the facts as fields; translated once, at the edge.
+
+NanoclawError
+├── GroupUnknown
+├── SessionUnknown
+├── MessageRefused
+└── SessionFailed        an agent that did not start, died, or went silent
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """Why a session failed; also the label of the failure metric."""
+
+    UNSCHEDULABLE = "unschedulable"
+    QUOTA = "quota"
+    REFUSED = "refused"
+    """The API server or an admission plugin refused the Job or its pod."""
+    IMAGE = "image"
+    VOLUME = "volume"
+    START_TIMEOUT = "start-timeout"
+    ATTACH = "attach"
+    OUT_OF_MEMORY = "out-of-memory"
+    EVICTED = "evicted"
+    NODE_LOST = "node-lost"
+    EXIT = "exit"
+    """The agent ended with an exit code other than 0."""
+    SILENT = "silent"
+    """No output for longer than the silence limit."""
+    STOPPED = "stopped"
+    """Ended by an operator, or gone without a trace."""
+    API = "api"
+    """The cluster could not be asked."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One failure, told twice: for who runs the platform and for who sits in the chat."""
+
+    kind: FailureKind
+    operator: str
+    """One sentence: what, which object, the evidence, the remedy."""
+    chat: str
+    """One sentence without names of infrastructure."""
+    exit_code: int | None = None
+
+
+class NanoclawError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class GroupUnknown(NanoclawError):
+    def __init__(self, folder: str) -> None:
+        super().__init__(f"there is no group {folder!r}; declare it in the stack and run `pulumi up`")
+        self.folder = folder
+
+
+class SessionUnknown(NanoclawError):
+    def __init__(self, session: str) -> None:
+        super().__init__(f"there is no running session {session!r}; `nanoclaw sessions` lists them")
+        self.session = session
+
+
+class MessageRefused(NanoclawError):
+    """The message cannot be taken as it is; `field` says where, the text says why."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class SessionFailed(NanoclawError):
+    """An agent session ended without doing what it was started for."""
+
+    def __init__(self, session: str, diagnosis: Diagnosis) -> None:
+        super().__init__(f"session {session}: {diagnosis.operator}")
+        self.session = session
+        self.diagnosis = diagnosis

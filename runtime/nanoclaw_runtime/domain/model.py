@@ -1,0 +1,48 @@
+"""The things the controller talks about: a session, its plan, its outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from nanoclaw_runtime.contract.config import ControllerConfig
+from nanoclaw_runtime.contract.wire import ContainerOutput
+
+
+class SessionKind(StrEnum):
+    MESSAGES = "messages"
+    TASK = "task"
+
+
+@dataclass(frozen=True)
+class SessionRef:
+    """Which session: the group's folder and the id that every object of it carries."""
+
+    folder: str
+    session: str
+    kind: SessionKind = SessionKind.MESSAGES
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """Everything a manifest may know about a session; there is no secret in it."""
+
+    ref: SessionRef
+    config: ControllerConfig
+
+
+@dataclass(frozen=True)
+class SessionSpec:
+    """A session to start: the plan, and the bytes its agent reads from stdin."""
+
+    plan: SessionPlan
+    stdin: bytes = field(repr=False)
+    """The encoded ContainerInput, secrets included. Never logged, never part of a manifest."""
+
+
+@dataclass(frozen=True)
+class AgentOutput:
+    """One marker of a session, counted from 0 in the order the agent printed them."""
+
+    ordinal: int
+    output: ContainerOutput
