@@ -1,0 +1,1 @@
+"""Files and streams shared with agents; the only code that touches group volumes."""

@@ -1,0 +1,133 @@
+"""Follow-ups and the request to end, as files in a group's `input/` folder.
+
+Every file is written whole or not at all, and is taken by whoever unlinks it first: the agent to
+use it, or we to take it back. Once closing, nothing more is accepted, because an agent that has
+seen `_close` never looks again. The folder belongs to an agent that may be hostile, so paths are
+walked without following links. Not here: which message goes when (`controller.session`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import string
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nanoclaw_runtime.contract import layout, wire
+
+LARGEST_FILE = 16 * 1024 * 1024
+"""Bytes of a file in `input/` that are read back; we never write more than one message batch."""
+
+_BASE36 = string.digits + string.ascii_lowercase
+
+
+class Mailbox:
+    """The `input/` folder of one group for the time of one session."""
+
+    def __init__(self, tree: Path, folder: str) -> None:
+        self._root = tree / layout.ipc_dir(folder)
+        self._last_name = 0
+        self.closing = False
+        """True once `close` was called; `send` then refuses."""
+
+    async def prepare(self) -> None:
+        """Make the folders and remove what an earlier session left. Only before a session starts."""
+        await asyncio.to_thread(self._prepare)
+
+    async def send(self, text: str, messages: Sequence[int]) -> bool:
+        """Hand the agent one more text; False when the session is closing and the text has to wait.
+
+        `messages` are the ids the text was made of; `reclaim` tells them again.
+        """
+        if self.closing:
+            return False
+        content = wire.FollowUp(text=text).model_dump(by_alias=True) | {"messages": list(messages)}
+        await asyncio.to_thread(self._write, self._name(), json.dumps(content, ensure_ascii=False).encode())
+        return True
+
+    async def close(self) -> None:
+        """Ask the agent to end after the turn in flight. May be repeated: a `_close` can be lost
+        on an agent that was not yet reading."""
+        self.closing = True
+        await asyncio.to_thread(self._write, wire.CLOSE_FILE, b"")
+
+    async def reclaim(self) -> set[int]:
+        """Take back every text the agent has not taken; the ids of their messages.
+
+        Whatever is returned was certainly not seen by the agent. Only ids that the caller gave
+        to this session mean anything: the agent can write here too.
+        """
+        return await asyncio.to_thread(self._reclaim)
+
+    async def pending(self) -> set[int]:
+        """Ids of messages whose text still lies there, without taking it."""
+        return await asyncio.to_thread(self._pending)
+
+    def _name(self) -> str:
+        # Agents take files in name order: two in one millisecond must not swap.
+        self._last_name = max(self._last_name + 1, time.time_ns() // 1_000_000)
+        return wire.input_file(self._last_name, "".join(secrets.choice(_BASE36) for _ in range(4)))
+
+    def _prepare(self) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        for name in wire.IPC_DIRS:
+            with contextlib.suppress(FileExistsError), _folder(self._root) as root:
+                os.mkdir(name, 0o775, dir_fd=root)
+        with self._input() as folder:
+            for name in os.listdir(folder):
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+
+    def _write(self, name: str, content: bytes) -> None:
+        temporary = f"{name}.tmp"
+        with self._input() as folder:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+            with os.fdopen(os.open(temporary, flags, 0o664, dir_fd=folder), "wb") as file:
+                file.write(content)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def _reclaim(self) -> set[int]:
+        taken = set[int]()
+        with self._input() as folder:
+            for name in sorted(os.listdir(folder)):
+                ids = _message_ids(folder, name)
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+                    taken |= ids
+        return taken
+
+    def _pending(self) -> set[int]:
+        with self._input() as folder:
+            return {identity for name in os.listdir(folder) for identity in _message_ids(folder, name)}
+
+    @contextlib.contextmanager
+    def _input(self) -> Iterator[int]:
+        with _folder(self._root) as root, _folder(wire.INPUT_DIR, root) as folder:
+            yield folder
+
+
+@contextlib.contextmanager
+def _folder(path: Path | str, parent: int | None = None) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _message_ids(folder: int, name: str) -> set[int]:
+    """The ids in one of our own files; nothing for whatever else lies there."""
+    if not name.endswith(".json"):
+        return set()
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        with os.fdopen(descriptor, "rb") as file:
+            content = json.loads(file.read(LARGEST_FILE))
+        return {identity for identity in content["messages"] if type(identity) is int}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()

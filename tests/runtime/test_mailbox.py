@@ -1,0 +1,81 @@
+"""Follow-ups as files: whole or not at all, refused once closing, never through a link."""
+
+import json
+
+import pytest
+
+from nanoclaw_runtime.ipc.mailbox import Mailbox
+
+
+@pytest.fixture
+async def mailbox(tmp_path):
+    box = Mailbox(tmp_path, "main")
+    await box.prepare()
+    return box
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "data/ipc/main/input"
+
+
+async def test_prepare_makes_the_folders_an_agent_expects(mailbox, folder):
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["input", "messages", "tasks"]
+
+
+async def test_prepare_removes_what_an_earlier_session_left(mailbox, folder):
+    await mailbox.send("old", [1])
+    await mailbox.close()
+    await Mailbox(folder.parents[3], "main").prepare()
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_follow_up_is_one_json_file_in_name_order(mailbox, folder):
+    for number in range(20):
+        assert await mailbox.send(f"text {number}", [number])
+    texts = [json.loads(path.read_text())["text"] for path in sorted(folder.iterdir())]
+    assert texts == [f"text {number}" for number in range(20)]
+    assert all(path.suffix == ".json" for path in folder.iterdir())
+
+
+async def test_a_closing_mailbox_refuses(mailbox, folder):
+    await mailbox.close()
+    assert not await mailbox.send("late", [1])
+    assert [path.name for path in folder.iterdir()] == ["_close"]
+
+
+async def test_what_the_agent_did_not_take_is_reclaimed(mailbox, folder):
+    await mailbox.send("taken", [1])
+    next(iter(folder.iterdir())).unlink()
+    await mailbox.send("left", [2, 3])
+    assert await mailbox.pending() == {2, 3}
+    assert await mailbox.reclaim() == {2, 3}
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"messages": 5}', '{"messages": ["x", true, 1.5]}', "[" * 50_000],
+    ids=["empty", "list", "object", "number", "wrong types", "deep"],
+)
+async def test_foreign_files_name_no_messages(mailbox, folder, content):
+    (folder / "1-aaaa.json").write_text(content)
+    assert await mailbox.reclaim() == set()
+
+
+async def test_a_link_out_of_the_folder_is_not_followed(mailbox, folder, tmp_path):
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"messages": [7]}')
+    (folder / "1-aaaa.json").symlink_to(secret)
+    assert await mailbox.reclaim() == set()
+    assert secret.exists()
+
+
+async def test_an_input_folder_replaced_by_a_link_is_refused(mailbox, folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder.rmdir()
+    folder.symlink_to(elsewhere)
+    with pytest.raises(OSError):
+        await mailbox.send("text", [1])
+    assert list(elsewhere.iterdir()) == []
