@@ -13,8 +13,9 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract import names, quantities, wire
 from nanoclaw_runtime.contract.claims import Layout
+from nanoclaw_runtime.contract.quantities import Quantity
 
 CONFIG_DIR: Final = "/etc/nanoclaw/config"
 """Settings ConfigMap in the controller's pod."""
@@ -56,18 +57,37 @@ def _valid_timezone(name: str) -> str:
     return name
 
 
+def _valid_env(env: dict[str, str]) -> dict[str, str]:
+    if secret := sorted(env.keys() & set(wire.SECRET_KEYS)):
+        raise ValueError(f"{secret[0]!r} is a secret and would be readable in the pod; put it into the credentials")
+    return env
+
+
 Folder = Annotated[str, AfterValidator(_valid_folder)]
 TimeZone = Annotated[str, AfterValidator(_valid_timezone)]
 
 
 class Resources(_Settings):
-    """Requests and limits of an agent's container, as Kubernetes quantities."""
+    """Requests and limits of a container, as Kubernetes quantities; the defaults suit an agent."""
 
-    cpu_request: str = "250m"
-    memory_request: str = "256Mi"
-    cpu_limit: str = "1"
+    cpu_request: Quantity = "250m"
+    memory_request: Quantity = "256Mi"
+    cpu_limit: Quantity = "1"
     """Below one CPU the agent's start-up compile takes 19 s instead of 5."""
-    memory_limit: str = "1Gi"
+    memory_limit: Quantity = "1Gi"
+
+    @model_validator(mode="after")
+    def _requests_within_limits(self) -> Self:
+        for resource, request, limit in (
+            ("cpu", self.cpu_request, self.cpu_limit),
+            ("memory", self.memory_request, self.memory_limit),
+        ):
+            if quantities.parse(request) > quantities.parse(limit):
+                raise ValueError(
+                    f"the {resource} request {request!r} is above the limit {limit!r}; raise the limit or lower the "
+                    "request"
+                )
+        return self
 
 
 class GroupSpec(_Settings):
@@ -99,7 +119,7 @@ class AgentSettings(_Settings):
     image: str = Field(min_length=1)
     image_pull_policy: str = Field(default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
     resources: Resources = Resources()
-    env: dict[str, str] = Field(default_factory=dict)
+    env: Annotated[dict[str, str], AfterValidator(_valid_env)] = Field(default_factory=dict)
     """Plain settings for every agent container. Secrets do not belong here: they go over stdin."""
 
 

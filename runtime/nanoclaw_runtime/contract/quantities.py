@@ -1,0 +1,48 @@
+"""Kubernetes quantities such as `250m` and `1Gi`, so that a typo stops the preview and not a pod."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
+
+_PATTERN: Final = re.compile(r"^(?P<number>\d+(?:\.\d+)?)(?P<unit>m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
+_UNITS: Final = {
+    "m": Decimal("0.001"),
+    "k": Decimal(10**3),
+    "M": Decimal(10**6),
+    "G": Decimal(10**9),
+    "T": Decimal(10**12),
+    "P": Decimal(10**15),
+    "Ki": Decimal(2**10),
+    "Mi": Decimal(2**20),
+    "Gi": Decimal(2**30),
+    "Ti": Decimal(2**40),
+    "Pi": Decimal(2**50),
+}
+
+
+def parse(quantity: str) -> Decimal:
+    """The number behind a quantity, in CPUs or bytes.
+
+    Raises ValueError when it is not one, or is not more than zero. The exponents and the smallest and
+    largest units of Kubernetes are refused on purpose: nobody means them here.
+    """
+    match = _PATTERN.fullmatch(quantity)
+    if match is None:
+        raise ValueError(f"{quantity!r} is no quantity; write one like '500m' (CPU) or '512Mi' (bytes)")
+    number = Decimal(match["number"]) * _UNITS.get(match["unit"] or "", Decimal(1))
+    if number <= 0:
+        raise ValueError(f"{quantity!r} is nothing; write a quantity above zero")
+    return number
+
+
+def _valid(quantity: str) -> str:
+    parse(quantity)
+    return quantity
+
+
+Quantity = Annotated[str, AfterValidator(_valid)]
+"""A quantity as Kubernetes writes it, checked."""
