@@ -1,0 +1,68 @@
+"""Who may do what: the controller what the contract lists, the agents nothing."""
+
+from __future__ import annotations
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from nanoclaw_infra.namespace import Namespace
+from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, Rule
+
+
+class Access(pulumi.ComponentResource):
+    """The controller's account with its Role, and the agents' account without any."""
+
+    controller_account: pulumi.Output[str]
+    binding: kubernetes.rbac.v1.RoleBinding
+    """The controller must not start before it has its rights."""
+
+    def __init__(self, name: str, namespace: Namespace, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("nanoclaw:access:Access", name, {}, opts)
+        options = pulumi.ResourceOptions(parent=self, deleted_with=namespace.goes_with_it)
+        ours = kubernetes.meta.v1.ObjectMetaArgs(
+            name=names.CONTROLLER, namespace=namespace.name, labels=labels.component(labels.CONTROLLER)
+        )
+        account = kubernetes.core.v1.ServiceAccount(
+            names.CONTROLLER,
+            metadata=ours,
+            automount_service_account_token=False,  # the Deployment asks for it; nothing else of ours may
+            opts=options,
+        )
+        kubernetes.core.v1.ServiceAccount(
+            names.AGENT_ACCOUNT,
+            metadata=kubernetes.meta.v1.ObjectMetaArgs(
+                name=names.AGENT_ACCOUNT, namespace=namespace.name, labels=labels.component(labels.AGENT)
+            ),
+            automount_service_account_token=False,
+            opts=options,
+        )
+        role = kubernetes.rbac.v1.Role(
+            names.CONTROLLER, metadata=ours, rules=[_rule(rule) for rule in CONTROLLER_RULES], opts=options
+        )
+        self.controller_account = account.metadata.apply(lambda metadata: str(metadata.name))
+        self.binding = kubernetes.rbac.v1.RoleBinding(
+            names.CONTROLLER,
+            metadata=ours,
+            role_ref=kubernetes.rbac.v1.RoleRefArgs(
+                api_group="rbac.authorization.k8s.io",
+                kind="Role",
+                name=role.metadata.apply(lambda metadata: str(metadata.name)),
+            ),
+            subjects=[
+                kubernetes.rbac.v1.SubjectArgs(
+                    kind="ServiceAccount", name=self.controller_account, namespace=namespace.name
+                )
+            ],
+            opts=options,
+        )
+        self.register_outputs({"controllerAccount": self.controller_account})
+
+
+def _rule(rule: Rule) -> kubernetes.rbac.v1.PolicyRuleArgs:
+    return kubernetes.rbac.v1.PolicyRuleArgs(
+        api_groups=[rule.api_group],
+        resources=list(rule.resources),
+        verbs=list(rule.verbs),
+        resource_names=list(rule.names) or None,
+    )

@@ -1,0 +1,70 @@
+"""The whole of one environment: which components there are and what they hand each other."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from nanoclaw_infra.access import Access
+from nanoclaw_infra.controller import Controller
+from nanoclaw_infra.namespace import Namespace
+from nanoclaw_infra.settings import ClusterSettings, Stack
+from nanoclaw_infra.storage import GroupClaims, InstallationClaims
+from nanoclaw_runtime.contract import names
+
+
+class Installation(pulumi.ComponentResource):
+    """NanoClaw in one namespace of one cluster. Agents are not in here: the controller starts them."""
+
+    outputs: Mapping[str, pulumi.Output[str]]
+    """What `pulumi up` prints: the namespace, the Service, and a command that sends a message."""
+
+    def __init__(self, name: str, stack: Stack) -> None:
+        settings = stack.settings
+        provider = _provider(settings.cluster)
+        super().__init__(
+            "nanoclaw:installation:Installation",
+            name,
+            {},
+            pulumi.ResourceOptions(providers={"kubernetes": provider}),
+        )
+        ours = pulumi.ResourceOptions(parent=self)
+        namespace = Namespace(name, settings, opts=ours)
+        access = Access(name, namespace, opts=ours)
+        installation_claims = InstallationClaims(name, settings, namespace, opts=ours)
+        group_claims = [GroupClaims(group, settings, namespace, opts=ours) for group in settings.groups.groups]
+        claims = [*installation_claims.claims, *(claim for group in group_claims for claim in group.claims)]
+        controller = Controller(name, stack, namespace=namespace, access=access, claims=claims, opts=ours)
+
+        folders = [group.folder for group in settings.groups.groups]
+        first = names.MAIN_FOLDER if names.MAIN_FOLDER in folders else next(iter(folders), "GROUP")
+        self.outputs = {
+            "namespace": namespace.name,
+            "service": controller.service,
+            "send": namespace.name.apply(lambda namespace: _send(settings.cluster, namespace, first)),
+        }
+        self.register_outputs(dict(self.outputs))
+
+
+def _provider(cluster: ClusterSettings) -> kubernetes.Provider:
+    return kubernetes.Provider(
+        "cluster",
+        # The path, not the content: the state holds no credentials, and `~` reads the same for everybody.
+        kubeconfig=cluster.kubeconfig,
+        context=cluster.context,
+        enable_server_side_apply=True,
+        # In place, for what the running controller watches or reads again.
+        enable_config_map_mutable=True,
+        enable_secret_mutable=True,
+    )
+
+
+def _send(cluster: ClusterSettings, namespace: str, folder: str) -> str:
+    """A command line that sends a message to the group `folder` and waits for the answer."""
+    where = ["--kubeconfig", cluster.kubeconfig]
+    if cluster.context is not None:
+        where += ["--context", cluster.context]
+    return shlex.join(["nanoclaw", *where, "--namespace", namespace, "send", folder, "hello", "--follow"])
