@@ -40,14 +40,14 @@ class Access(pulumi.ComponentResource):
         role = kubernetes.rbac.v1.Role(
             names.CONTROLLER, metadata=ours, rules=[_rule(rule) for rule in CONTROLLER_RULES], opts=options
         )
-        self.controller_account = account.metadata.apply(lambda metadata: str(metadata.name))
+        self.controller_account = account.metadata.name
         self.binding = kubernetes.rbac.v1.RoleBinding(
             names.CONTROLLER,
             metadata=ours,
             role_ref=kubernetes.rbac.v1.RoleRefArgs(
                 api_group="rbac.authorization.k8s.io",
                 kind="Role",
-                name=role.metadata.apply(lambda metadata: str(metadata.name)),
+                name=role.metadata.name,
             ),
             subjects=[
                 kubernetes.rbac.v1.SubjectArgs(

@@ -76,7 +76,7 @@ class Controller(pulumi.ComponentResource):
             opts=self._options,
         )
         credentials = self._credentials(stack)
-        deployment = kubernetes.apps.v1.Deployment(
+        kubernetes.apps.v1.Deployment(
             names.CONTROLLER,
             metadata=self._metadata(names.CONTROLLER),
             spec=kubernetes.apps.v1.DeploymentSpecArgs(
@@ -87,8 +87,8 @@ class Controller(pulumi.ComponentResource):
                 template=_pod(
                     stack,
                     account=access.controller_account,
-                    settings=settings.metadata.apply(lambda metadata: str(metadata.name)),
-                    token=token.metadata.apply(lambda metadata: str(metadata.name)),
+                    settings=settings.metadata.name,
+                    token=token.metadata.name,
                     credentials=credentials,
                 ),
             ),
@@ -117,7 +117,7 @@ class Controller(pulumi.ComponentResource):
             ),
             opts=self._options,
         )
-        self.service = pulumi.Output.all(service.metadata, deployment.id).apply(lambda made: str(made[0].name))
+        self.service = service.metadata.name
         self.register_outputs({"service": self.service})
 
     def _metadata(self, name: str, annotations: dict[str, str] | None = None) -> kubernetes.meta.v1.ObjectMetaArgs:
@@ -147,7 +147,7 @@ class Controller(pulumi.ComponentResource):
             string_data=stack.secrets.credentials,
             opts=self._options,
         )
-        return secret.metadata.apply(lambda metadata: str(metadata.name))
+        return secret.metadata.name
 
 
 def _pod(
@@ -217,9 +217,9 @@ def _container(stack: Stack, *, with_credentials: bool) -> kubernetes.core.v1.Co
             ),
         ],
         ports=[kubernetes.core.v1.ContainerPortArgs(name=names.API_PORT_NAME, container_port=names.API_PORT)],
-        startup_probe=_probe("/healthz", period=2, failures=60),
+        startup_probe=_probe("/healthz", period=1, failures=120),
         liveness_probe=_probe("/healthz", period=20, failures=3),
-        readiness_probe=_probe("/readyz", period=5, failures=2),
+        readiness_probe=_probe("/readyz", period=2, failures=3),
         resources=_resources(controller.resources),
         security_context=kubernetes.core.v1.SecurityContextArgs(
             allow_privilege_escalation=False,

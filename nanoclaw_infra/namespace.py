@@ -39,7 +39,7 @@ class Namespace(pulumi.ComponentResource):
                     parent=self, protect=settings.protect_data, retain_on_delete=settings.protect_data
                 ),
             )
-            self.name = namespace.metadata.apply(lambda metadata: str(metadata.name))
+            self.name = namespace.metadata.name
             if not settings.protect_data:
                 self.goes_with_it = namespace
         else:

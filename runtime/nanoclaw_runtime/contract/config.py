@@ -161,10 +161,10 @@ class Groups(_Settings):
         for field in ("folder", "jid"):
             values = [getattr(group, field) for group in self.groups]
             if repeated := sorted({value for value in values if values.count(value) > 1}):
-                raise ValueError(f"groups: the {field} {repeated[0]!r} is used twice; each group needs its own")
+                raise ValueError(f"the {field} {repeated[0]!r} is used twice; each group needs its own")
         by_slug: dict[str, str] = {}
         for group in self.groups:
             other = by_slug.setdefault(names.slug(group.folder), group.folder)
             if other != group.folder:
-                raise ValueError(f"groups: the folders {other!r} and {group.folder!r} fold to one name; rename one")
+                raise ValueError(f"the folders {other!r} and {group.folder!r} fold to one name; rename one")
         return self

@@ -1,0 +1,174 @@
+"""What every committed stack declares, as YAML to read in a review.
+
+`NANOCLAW_GOLDEN=write pytest tests/infra` writes the files anew; the difference is then reviewed
+like any other.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES
+from tests.infra import recording
+from tests.infra.recording import configuration, is_secret, manifests, record, settings
+
+GOLDEN = Path(__file__).parent / "golden"
+STACKS = sorted(
+    path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in (recording.CHECKOUT / "stacks").iterdir()
+)
+
+
+class _Readable(yaml.SafeDumper):
+    """Strings of several lines as blocks."""
+
+
+def _string(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Readable.add_representer(str, _string)
+
+
+def objects(registered):
+    return {(each["kind"], each["metadata"].get("name", "")): each for each in manifests(registered)}
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_committed_stack_declares_what_its_golden_file_shows(stack):
+    declared = sorted(
+        manifests(record(stack, configuration(stack))),
+        key=lambda each: (each["kind"], each["metadata"].get("name", "")),
+    )
+    text = yaml.dump_all(declared, Dumper=_Readable, sort_keys=True, width=120)
+    golden = GOLDEN / f"{stack}.yaml"
+    if os.environ.get("NANOCLAW_GOLDEN") == "write":
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text)
+    assert text == golden.read_text(), "run NANOCLAW_GOLDEN=write pytest tests/infra, and review the difference"
+
+
+def test_the_role_is_the_contracts_list_and_nothing_else():
+    role = objects(record("local", configuration("local")))["Role", names.CONTROLLER]
+
+    assert [
+        (rule["apiGroups"], rule["resources"], rule["verbs"], rule.get("resourceNames", [])) for rule in role["rules"]
+    ] == [([rule.api_group], list(rule.resources), list(rule.verbs), list(rule.names)) for rule in CONTROLLER_RULES]
+
+
+def test_on_openshift_nobody_chooses_a_uid_and_the_namespaces_labels_are_the_platforms():
+    declared = objects(record("local", configuration("local", {"nanoclaw:platform": "openshift"})))
+    pod = declared["Deployment", names.CONTROLLER]["spec"]["template"]
+
+    assert pod["spec"]["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert pod["metadata"]["annotations"] == {"openshift.io/required-scc": "restricted-v2"}
+    assert not any("pod-security" in label for label in declared["Namespace", "nanoclaw"]["metadata"]["labels"])
+
+
+def test_the_shared_layout_declares_two_claims_whatever_the_groups():
+    declared = objects(record("local", configuration("local", {"nanoclaw:layout": "shared"})))
+
+    assert {name for kind, name in declared if kind == "PersistentVolumeClaim"} == {
+        names.STORE_CLAIM,
+        names.DATA_CLAIM,
+    }
+
+
+def test_protected_data_is_protected_and_kept_and_so_is_its_namespace():
+    registered = record("local", configuration("local", {"nanoclaw:protectData": "true"}))
+    guarded = {(each.kind, each.object_name) for each in registered if each.protect and each.retain}
+
+    assert guarded == {
+        ("Namespace", "nanoclaw"),
+        *(
+            ("PersistentVolumeClaim", name)
+            for name in (
+                names.STORE_CLAIM,
+                names.GLOBAL_CLAIM,
+                *(
+                    claim(folder)
+                    for folder in ("main", "family")
+                    for claim in (names.group_claim, names.ipc_claim, names.sessions_claim)
+                ),
+            )
+        ),
+    }
+    assert not any(each.deleted_with for each in registered), "a kept namespace takes nothing along"
+
+
+def test_unprotected_objects_go_with_their_namespace():
+    registered = record("local", configuration("local"))
+
+    assert all(
+        each.deleted_with.endswith("::nanoclaw")
+        for each in registered
+        if each.type.startswith("kubernetes:") and each.kind != "Namespace"
+    )
+
+
+def test_a_namespace_of_somebody_else_is_used_and_not_declared():
+    theirs = settings("local") | {"namespace": {"name": "team-chat", "create": False}}
+    registered = record("local", configuration("local", {"nanoclaw:settings": theirs}))
+
+    assert {each["metadata"]["namespace"] for each in manifests(registered)} == {"team-chat"}
+
+
+def test_no_claim_is_awaited():
+    for (kind, _), manifest in objects(record("local", configuration("local"))).items():
+        if kind == "PersistentVolumeClaim":
+            assert manifest["metadata"]["annotations"]["pulumi.com/skipAwait"] == "true"
+
+
+def test_the_generated_token_travels_encrypted_and_later_ones_are_ignored():
+    registered = record("local", configuration("local"))
+    stash = next(each for each in registered if each.type == "pulumi:index:Stash")
+    secret = next(each for each in registered if each.kind == "Secret")
+
+    assert is_secret(stash.inputs["input"])
+    assert stash.ignored == ["input"]
+    assert is_secret(secret.inputs["stringData"])
+
+
+def test_secrets_of_the_stack_reach_the_cluster_encrypted_and_replace_the_generated_token():
+    config = configuration(
+        "local", {"nanoclaw:apiToken": "told", "nanoclaw:credentials": {"ANTHROPIC_API_KEY": "sk-told"}}
+    )
+    registered = record("local", config, ("nanoclaw:apiToken", "nanoclaw:credentials"))
+    secrets = {each.object_name: each.inputs["stringData"] for each in registered if each.kind == "Secret"}
+
+    assert set(secrets) == {names.API_TOKEN, names.CREDENTIALS}
+    assert all(is_secret(data) for data in secrets.values())
+    assert not any(each.type == "pulumi:index:Stash" for each in registered)
+
+
+def test_an_existing_secret_is_mounted_by_its_name():
+    theirs = settings("local") | {"credentials": {"existingSecret": "team-keys"}}
+    registered = record("local", configuration("local", {"nanoclaw:settings": theirs}))
+    volumes = objects(registered)["Deployment", names.CONTROLLER]["spec"]["template"]["spec"]["volumes"]
+
+    assert {"name": "credentials", "secret": {"secretName": "team-keys", "defaultMode": 0o440}} in volumes
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        pytest.param({"nanoclaw:apiToken": "told"}, "nanoclaw:apiToken is in the stack file as plain text", id="token"),
+        pytest.param(
+            {"nanoclaw:credentials": {"ANTHROPIC_API_KEY": "sk"}},
+            "nanoclaw:credentials is in the stack file as plain text",
+            id="credentials",
+        ),
+        pytest.param(
+            {"nanoclaw:credentials": {"OPENAI_KEY": "sk"}},
+            "nanoclaw:credentials.OPENAI_KEY is passed on to nobody",
+            id="key",
+        ),
+    ],
+)
+def test_secrets_that_would_leak_or_be_useless_are_refused(changes, told):
+    with pytest.raises(AssertionError, match=told):
+        record("local", configuration("local", changes))
