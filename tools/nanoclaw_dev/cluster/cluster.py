@@ -1,0 +1,160 @@
+"""The whole cluster: control plane, bridge, nodes, storage.
+
+`start` is for every state it may find: nothing, everything running (then it is done at once), a
+part that died, or only the folder of a machine that was rebooted. Objects and volumes are kept
+until `remove`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+import io
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from nanoclaw_dev import system
+from nanoclaw_dev.cluster import cgroups, network, render
+from nanoclaw_dev.cluster.control_plane import BOOT, GRACE, ControlPlane, locked
+from nanoclaw_dev.cluster.instance import Instance
+from nanoclaw_dev.cluster.node import Node
+from nanoclaw_dev.cluster.processes import Program
+from nanoclaw_dev.progress import Progress, Step
+
+PROVISIONER = "provisioner"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What runs. `ready` means that pods can be started."""
+
+    ready: bool
+    processes: dict[str, int | None]
+    """Program → process id, None for one that should run and does not. Empty: the cluster is stopped."""
+
+
+class Cluster:
+    """A cluster of one node. As a context manager it runs for the length of the block and dies with us."""
+
+    def __init__(self, instance: Instance, *, fast_failure: bool = False) -> None:
+        timing = render.Timing(fast_failure=fast_failure)
+        self.instance = instance
+        self.control_plane = ControlPlane(instance, address=instance.bridge_address, controllers=True, timing=timing)
+        self.processes = self.control_plane.processes
+        self.nodes = [Node(self.control_plane, 1, timing=timing)]
+        self.kubeconfig = instance.kubeconfig
+        self.node_kubeconfig = self.nodes[0].kubeconfig
+
+    def __enter__(self) -> Self:
+        self.processes.attached = True
+        try:
+            self.start(Progress(io.StringIO()))
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, progress: Progress) -> None:
+        """Return when pods can be started. Raises SetupError before work starts where it cannot."""
+        system.check_root()
+        with locked(self.instance):
+            if self._healthy():
+                return
+            if not self.processes.names():
+                system.check_space(self.instance.folder)
+            cgroups.hierarchies()
+            network.check_addresses(self.instance)
+            with progress.step("Starting Kubernetes") as step:
+                self._start(step)
+
+    def stop(self) -> None:
+        """Stop everything and leave nothing but the folder with the data."""
+        with locked(self.instance):
+            for node in self.nodes:
+                node.power_off()
+            self.processes.stop(PROVISIONER, grace=GRACE)
+            self.control_plane.halt()
+            network.remove_bridge(self.instance)
+            self._remove_mount_points()
+
+    def remove(self) -> None:
+        """Stop, and delete all data with it: objects, volumes, images, certificates."""
+        self.stop()
+        shutil.rmtree(self.instance.folder, ignore_errors=True)
+        self.instance.lock.unlink(missing_ok=True)
+
+    def status(self) -> Status:
+        names = self.processes.names()
+        return Status(
+            ready=bool(names) and self._healthy(), processes={name: self.processes.pid(name) for name in names}
+        )
+
+    def import_image(self, archive: Path) -> bool:
+        """Give every node the images in an archive. False when all of them have it already."""
+        added = [node.import_image(archive) for node in self.nodes]
+        return any(added)
+
+    def _start(self, step: Step) -> None:
+        network.create_bridge(self.instance)
+        self.control_plane.launch(step)
+        for node in self.nodes:
+            step.note(f"{node.name}: namespaces and containerd")
+            node.power_on()
+        self.control_plane.await_ready(step)
+        self.control_plane.api.apply(
+            f"/apis/storage.k8s.io/v1/storageclasses/{render.STORAGE_CLASS}", render.storage_class()
+        )
+        self.processes.ensure(self._provisioner())
+        for node in self.nodes:
+            step.note(f"{node.name}: joining")
+            node.join()
+        for node in self.nodes:
+            check = functools.partial(self._node_ready, node)
+            self.processes.wait(check, f"{node.name} is ready", f"{node.name}-kubelet", seconds=BOOT)
+
+    def _healthy(self) -> bool:
+        return (
+            self.control_plane.healthy()
+            and self.processes.as_wanted(self._provisioner())
+            and all(node.healthy() and self._node_ready(node) for node in self.nodes)
+        )
+
+    def _node_ready(self, node: Node) -> bool:
+        """The API calls the node ready, and does so since its kubelet was started."""
+        with contextlib.suppress(OSError):
+            found = self.control_plane.api.get(f"/api/v1/nodes/{node.name}")
+            started = node.started()
+            for condition in (found or {}).get("status", {}).get("conditions", []):
+                if condition["type"] == "Ready" and condition["status"] == "True" and started is not None:
+                    beat = dt.datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp()
+                    return beat >= int(started)
+        return False
+
+    def _provisioner(self) -> Program:
+        return Program(
+            PROVISIONER,
+            (
+                *(sys.executable, "-m", "nanoclaw_dev.cluster.provisioner"),
+                f"--kubeconfig={self.kubeconfig}",
+                f"--volumes={self.instance.volumes}",
+            ),
+        )
+
+    def _remove_mount_points(self) -> None:
+        """Folders made on this machine for nodes to mount over; whoever else uses one keeps it."""
+        made = self.instance.mount_points
+        if made.exists():
+            for folder in made.read_text().splitlines():
+                with contextlib.suppress(OSError):
+                    Path(folder).rmdir()
+            made.unlink()

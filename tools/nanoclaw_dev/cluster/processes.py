@@ -1,0 +1,216 @@
+"""Long-running programs that outlive the command that started them, and how they are found again.
+
+Each program has a file with its process id, the time that process started and the boot it belongs
+to, so a number the system gave to somebody else later is never taken for ours. Starting a program
+that runs as wanted does nothing; one that runs with other arguments or files is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from nanoclaw_dev.errors import SetupError
+
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
+# Nothing else of ours: a proxy variable would send the components' calls to each other through it.
+
+POLL = 0.05
+# Seconds between two looks at something that has no event to wait for.
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program, with everything that decides how it runs."""
+
+    name: str
+    command: tuple[str, ...]
+    files: Mapping[Path, str] = field(default_factory=dict)
+    """Configuration it reads; written before it starts."""
+
+    def digest(self) -> str:
+        """Changes with the command or any file."""
+        parts = [list(self.command), sorted((str(path), text) for path, text in self.files.items())]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Record:
+    pid: int
+    started: int
+    boot: str
+    digest: str
+
+
+class Processes:
+    """The programs of one cluster. `attached` ones are killed when the starting process dies."""
+
+    def __init__(self, folder: Path, logs: Path, *, attached: bool) -> None:
+        self._folder, self._logs, self.attached = folder, logs, attached
+        self._children = dict[str, subprocess.Popen[bytes]]()
+
+    def pid(self, name: str) -> int | None:
+        """The process id of a program that runs, else None."""
+        record = self._record(name)
+        return record.pid if record else None
+
+    def started(self, name: str) -> float | None:
+        """When a program that runs was started, in seconds since 1970, else None."""
+        return self._path(name).stat().st_mtime if self._record(name) else None
+
+    def log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def names(self) -> list[str]:
+        """Every program that was started and not stopped, running or not."""
+        return sorted(path.stem for path in self._folder.glob("*.json"))
+
+    def as_wanted(self, program: Program) -> bool:
+        """It runs, with this command and these files."""
+        record = self._record(program.name)
+        return record is not None and record.digest == program.digest()
+
+    def ensure(self, program: Program) -> bool:
+        """Start the program unless it runs as wanted. True when it had to be started."""
+        if self.as_wanted(program):
+            return False
+        self.stop(program.name)
+        for path, text in program.files.items():
+            write_private(path, text)
+        self._start(program)
+        return True
+
+    def stop(self, name: str, *, grace: float = 0.0) -> None:
+        """Ask the program to end, kill it after `grace` seconds, and return when it is gone."""
+        record = self._record(name)
+        if record is not None:
+            with _handle(record.pid) as handle:
+                # The handle pins the process; only now it is certain that the number is still ours.
+                if handle is not None and _start_time(record.pid) == record.started:
+                    _end(handle, grace)
+        child = self._children.pop(name, None)
+        if child is not None:
+            child.wait()
+        self._path(name).unlink(missing_ok=True)
+
+    def explain(self, name: str) -> str:
+        """One sentence about why a program is not running or not ready: its last log line."""
+        try:
+            lines = self.log(name).read_text(errors="replace").strip().splitlines()
+        except FileNotFoundError:
+            lines = []
+        return f"its last words: {lines[-1][:300]!r} (all of them in {self.log(name)})" if lines else "it said nothing"
+
+    def wait(self, check: Callable[[], bool], what: str, name: str, *, seconds: float) -> None:
+        """Return when `check` holds. Raises SetupError when `name` ends first or time is up."""
+        end = time.monotonic() + seconds
+        while not check():
+            if self.pid(name) is None:
+                raise SetupError(f"{name} ended while waiting until {what}; {self.explain(name)}.")
+            if time.monotonic() > end:
+                raise SetupError(f"It took longer than {seconds:.0f} s until {what}; {name}: {self.explain(name)}.")
+            time.sleep(POLL)
+
+    def _start(self, program: Program) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self.log(program.name)
+        if log.exists():
+            log.rename(log.with_suffix(".previous.log"))
+        # setpriv becomes the program: the process id stays.
+        prefix = ("setpriv", "--pdeathsig", "KILL", "--") if self.attached else ()
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                [*prefix, *program.command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                env=ENVIRONMENT,
+                start_new_session=True,  # a Ctrl-C in the terminal is for us, we stop them in order
+            )
+        self._children[program.name] = child
+        record = _Record(child.pid, _start_time(child.pid) or 0, _boot(), program.digest())
+        write_private(self._path(program.name), json.dumps(asdict(record)))
+
+    def _record(self, name: str) -> _Record | None:
+        child = self._children.get(name)
+        if child is not None and child.poll() is not None:
+            return None
+        try:
+            record = _Record(**json.loads(self._path(name).read_text()))
+        except FileNotFoundError:
+            return None
+        alive = record.boot == _boot() and _start_time(record.pid) == record.started
+        return record if alive else None
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file only its owner can read, at once or not at all; folders above it are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    partial.replace(path)
+
+
+def kill(pid: int) -> None:
+    """Kill a process and return when it is gone; no error when it already is."""
+    with _handle(pid) as handle:
+        if handle is not None:
+            _end(handle, 0.0)
+
+
+@contextlib.contextmanager
+def _handle(pid: int) -> Iterator[int | None]:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _end(handle: int, grace: float) -> None:
+    def gone(seconds: float | None) -> bool:
+        return bool(select.select([handle], [], [], seconds)[0])
+
+    with contextlib.suppress(ProcessLookupError):
+        if grace:
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+            if gone(grace):
+                return
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        gone(None)
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _start_time(pid: int) -> int | None:
+    """Clock ticks since boot at which a process started; None when there is none, or only its corpse."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in {"Z", "X"} else int(fields[19])
