@@ -76,6 +76,6 @@ async def test_an_input_folder_replaced_by_a_link_is_refused(mailbox, folder, tm
     elsewhere.mkdir()
     folder.rmdir()
     folder.symlink_to(elsewhere)
-    with pytest.raises(OSError):
+    with pytest.raises(NotADirectoryError):
         await mailbox.send("text", [1])
     assert list(elsewhere.iterdir()) == []

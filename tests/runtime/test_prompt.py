@@ -19,7 +19,7 @@ def test_a_prompt_is_one_message_a_line():
 
 
 def test_markup_is_escaped_in_text_and_sender():
-    text = prompt([Line('"<A>"', NOON, "a < b && c > \"d\"")])
+    text = prompt([Line('"<A>"', NOON, 'a < b && c > "d"')])
     assert 'sender="&quot;&lt;A&gt;&quot;"' in text
     assert "a &lt; b &amp;&amp; c &gt; &quot;d&quot;" in text
 

@@ -109,6 +109,15 @@ def test_adopted_sessions_hold_slots_even_above_the_limit():
     assert schedule.ended("b", Ending.DONE) == [Start("c")]
 
 
+def test_a_pipe_refused_after_its_session_ended_starts_the_next():
+    schedule = Schedule(limit=1)
+    schedule.message("main")
+    schedule.live("main")
+    assert schedule.message("main") == [Pipe("main")]
+    schedule.ended("main", Ending.DONE)
+    assert schedule.refused("main") == [Start("main")]
+
+
 class Guarantees(RuleBasedStateMachine):
     """Whatever happens in whatever order: the limit holds, one session a group, nobody is forgotten."""
 
@@ -162,6 +171,12 @@ class Guarantees(RuleBasedStateMachine):
             if ending is not Ending.DONE:
                 self.owed.add(folder)
             self.carry_out(self.schedule.ended(folder, ending))
+
+    @rule(folder=folders)
+    def a_pipe_is_refused(self, folder):
+        if self.running.get(folder) != "starting":
+            self.owed.add(folder)
+            self.carry_out(self.schedule.refused(folder))
 
     @rule(folder=folders)
     def retry(self, folder):

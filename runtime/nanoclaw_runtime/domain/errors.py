@@ -4,7 +4,9 @@ NanoclawError
 ├── GroupUnknown
 ├── SessionUnknown
 ├── MessageRefused
-└── SessionFailed        an agent that did not start, died, or went silent
+├── SessionFailed        an agent that did not start, died, or went silent
+├── StoreFailed
+└── SettingsInvalid
 """
 
 from __future__ import annotations
@@ -81,3 +83,11 @@ class SessionFailed(NanoclawError):
         super().__init__(f"session {session}: {diagnosis.operator}")
         self.session = session
         self.diagnosis = diagnosis
+
+
+class StoreFailed(NanoclawError):
+    """The database cannot do what was asked: disk, lock, version, or a call that contradicts its content."""
+
+
+class SettingsInvalid(NanoclawError):
+    """The pod's environment or a file of it is missing or wrong; the text names it and the remedy."""

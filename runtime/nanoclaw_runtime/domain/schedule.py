@@ -68,7 +68,7 @@ class Retry:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """Make the failure visible to the chat; the group rests until its next message."""
+    """Make the failure visible to the chat. Whatever waits besides is a new `message` afterwards."""
 
     folder: str
 
@@ -133,9 +133,13 @@ class Schedule:
         if group.phase in {Phase.STARTING, Phase.LIVE}:
             group.phase = Phase.CLOSING
 
-    def refused(self, folder: str) -> None:
-        """A `Pipe` could not be carried out; the message waits for the next session."""
-        self._group(folder).pending = True
+    def refused(self, folder: str) -> list[Action]:
+        """A `Pipe` could not be carried out; the message is for the next session."""
+        group = self._group(folder)
+        if group.phase in {Phase.STARTING, Phase.LIVE, Phase.CLOSING}:
+            group.pending = True
+            return []
+        return self.message(folder)  # the session ended meanwhile
 
     def ended(self, folder: str, ending: Ending) -> list[Action]:
         """The group's session is over and its agent is gone."""

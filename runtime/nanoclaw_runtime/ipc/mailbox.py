@@ -52,7 +52,8 @@ class Mailbox:
 
     async def close(self) -> None:
         """Ask the agent to end after the turn in flight. May be repeated: a `_close` can be lost
-        on an agent that was not yet reading."""
+        on an agent that was not yet reading.
+        """
         self.closing = True
         await asyncio.to_thread(self._write, wire.CLOSE_FILE, b"")
 

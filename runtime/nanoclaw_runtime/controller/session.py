@@ -1,0 +1,328 @@
+"""One session from start to end: input, outputs, follow-ups, idle, silence, close.
+
+The session commits what its agent prints before anybody sees it, and knows at its end which of
+the messages it was given are answered. What becomes of the others is the queue's decision.
+Not here: which group goes next (`queue`), where the agent runs (`backends`), how long it may
+live (`domain.lifetime`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from nanoclaw_runtime.backends.base import Backend, RunningSession
+from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec
+from nanoclaw_runtime.contract.wire import ContainerInput
+from nanoclaw_runtime.controller.status import SessionState, SessionStatus
+from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
+from nanoclaw_runtime.domain.lifetime import Limits, Moments, Verdict, ends_turn, verdict
+from nanoclaw_runtime.domain.model import AgentOutput, SessionPlan, SessionRef, SessionSpec
+from nanoclaw_runtime.domain.prompt import Line, prompt, visible
+from nanoclaw_runtime.ipc.mailbox import Mailbox
+from nanoclaw_runtime.store.records import Message
+from nanoclaw_runtime.store.store import Store
+
+NO_GRACE: Final = timedelta(0)
+
+STOP_AGAIN: Final = 30.0
+"""Seconds until a stop that failed, on a node that does not answer say, is tried again."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every session of a controller shares."""
+
+    config: ControllerConfig
+    backend: Backend
+    store: Store
+    tree: Path
+    credentials: Callable[[], Mapping[str, str]]
+    """Read anew at each start, so that rotated keys are used."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the queue has to know of a session that is over."""
+
+    progressed: bool
+    """At least one turn was answered."""
+    unanswered: tuple[int, ...]
+    """Ids of messages it was given that are waiting again."""
+    failure: Diagnosis | None
+    stopped: bool
+    """An operator ended it: what it left unanswered must not start another by itself."""
+
+
+class Session:
+    """Runs once. `live` is called when follow-ups may come, `closing` when they may not any more."""
+
+    def __init__(
+        self, around: Surroundings, ref: SessionRef, *, live: Callable[[], None], closing: Callable[[], None]
+    ) -> None:
+        self.ref = ref
+        self._around = around
+        self._live, self._closing = live, closing
+        self._mailbox = Mailbox(around.tree, ref.folder)
+        self._limits = Limits.of(around.config)
+        self._moments = Moments(active=_now())
+        self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()  # an answer must not overtake the record of what it answers
+        self._started = datetime.now(UTC)
+        self._last_output: datetime | None = None
+        self._outputs = 0
+        self._starting = True
+        self._progressed = False
+        self._ended_as: Verdict | None = None
+        self._error: str | None = None
+
+    async def run(self, group: GroupSpec, messages: Sequence[Message]) -> Result:
+        """Start an agent with `messages` as its first prompt and stay with it until it is gone."""
+        around = self._around
+        ids = [message.id for message in messages]
+        await around.store.begin_session(self.ref, ids, at=datetime.now(UTC))
+        try:
+            await self._mailbox.prepare()
+            spec = SessionSpec(SessionPlan(self.ref, around.config), await self._stdin(group, messages))
+            running = await around.backend.start(spec)
+        except SessionFailed as failure:
+            return await self._finish(failure.diagnosis)
+        except OSError as error:
+            return await self._finish(_volume_refused(self.ref.folder, error))
+        async with _ended_if_broken(running):
+            await around.store.session_started(self.ref.session, at=datetime.now(UTC))
+        self._starting = False
+        self._happened(open_turns=1)
+        return await self._follow(running, skip=0)
+
+    async def adopt(self, running: RunningSession, *, outputs: int) -> Result:
+        """Stay with an agent that an earlier process started and `outputs` outputs of which are recorded."""
+        store = self._around.store
+        await self._record_follow_ups()
+        unfinished = await store.unfinished(self.ref.session)
+        self._outputs, self._progressed = outputs, outputs > 0
+        self._starting = False
+        self._happened(open_turns=len({message.turn for message in unfinished}), answered=self._progressed)
+        if self._progressed:
+            self._live()
+        return await self._follow(running, skip=outputs)
+
+    async def _record_follow_ups(self) -> None:
+        """A process that died between writing a follow-up and recording it left the file: record it now."""
+        store = self._around.store
+        try:
+            written = await self._mailbox.pending()
+        except OSError as error:
+            _log.warning("input not read", session=self.ref.session, error=str(error))
+            return
+        waiting = {message.id for message in await store.waiting(self.ref.folder)}
+        if unrecorded := sorted(written & waiting):
+            await store.give(self.ref.session, unrecorded)
+
+    async def follow_up(self) -> bool:
+        """Hand the agent what waits for its group; False when it has to wait for the next session."""
+        store = self._around.store
+        async with self._turn:
+            messages = await store.waiting(self.ref.folder)
+            if not messages:
+                return True
+            ids = [message.id for message in messages]
+            try:
+                if not await self._mailbox.send(_prompt(messages), ids):
+                    return False
+            except OSError as error:
+                _log.warning("follow-up not written", session=self.ref.session, error=str(error))
+                return False
+            await store.give(self.ref.session, ids)
+            self._happened(open_turns=self._moments.open_turns + 1, answered=True)
+        return True
+
+    async def stop(self) -> None:
+        """Ask the agent to end, on an operator's behalf; what it does not finish in the grace is lost to it."""
+        self._moments = replace(self._moments, stopping=True)
+        await self._close()
+
+    def status(self) -> SessionStatus:
+        if self._moments.closed is not None:
+            state = SessionState.CLOSING
+        elif self._starting:
+            state = SessionState.STARTING
+        else:
+            state = SessionState.WORKING if self._moments.open_turns else SessionState.IDLE
+        return SessionStatus(
+            session=self.ref.session,
+            folder=self.ref.folder,
+            kind=self.ref.kind,
+            state=state,
+            started=self._started,
+            outputs=self._outputs,
+            last_output=self._last_output,
+        )
+
+    async def _stdin(self, group: GroupSpec, messages: Sequence[Message]) -> bytes:
+        around = self._around
+        return ContainerInput(
+            prompt=_prompt(messages),
+            session_id=await around.store.agent_session(group.folder),
+            group_folder=group.folder,
+            chat_jid=group.jid,
+            is_main=group.is_main,
+            assistant_name=around.config.assistant_name,
+            secrets=dict(around.credentials()) or None,
+        ).encode()
+
+    async def _follow(self, running: RunningSession, skip: int) -> Result:
+        failure: Diagnosis | None = None
+        async with _ended_if_broken(running), asyncio.TaskGroup() as tasks:
+            watchdog = tasks.create_task(self._watch_over(running), name=f"watch over {self.ref.session}")
+            try:
+                async for output in running.outputs(skip):
+                    await self._commit(output)
+            except SessionFailed as failed:
+                failure = failed.diagnosis
+            watchdog.cancel()
+        return await self._finish(failure)
+
+    async def _commit(self, item: AgentOutput) -> None:
+        output, now = item.output, datetime.now(UTC)
+        answered = ends_turn(output)
+        async with self._turn:
+            text = visible(output.result) if answered else None
+            await self._around.store.commit_output(self.ref.session, item.ordinal, output, text, at=now)
+            self._outputs, self._last_output = item.ordinal + 1, now
+            self._error = output.error
+            self._happened(open_turns=max(0, self._moments.open_turns - answered), answered=answered)
+        if answered and not self._progressed:
+            # Not earlier: a text written before the agent's first answer could join its first prompt.
+            self._progressed = True
+            self._live()
+
+    async def _watch_over(self, running: RunningSession) -> None:
+        while True:
+            self._changed.clear()
+            decision, due = verdict(self._moments, self._limits, _now())
+            match decision:
+                case Verdict.WAIT:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout_at(due):
+                            await self._changed.wait()
+                case Verdict.CLOSE:
+                    await self._close()
+                case Verdict.END_CLOSED | Verdict.END_SILENT:
+                    self._ended_as = decision
+                    self._closing()
+                    await self._end(running)
+                    return
+
+    async def _end(self, running: RunningSession) -> None:
+        while True:
+            try:
+                await running.stop(grace=NO_GRACE)
+            except SessionFailed as failure:
+                _log.error("session cannot be ended", session=self.ref.session, reason=failure.diagnosis.operator)
+                await asyncio.sleep(STOP_AGAIN)
+            else:
+                return
+
+    async def _close(self) -> None:
+        if self._moments.closed is None:
+            self._moments = replace(self._moments, closed=_now())
+        self._changed.set()
+        self._closing()
+        try:
+            await self._mailbox.close()
+        except OSError as error:  # the grace ends it all the same
+            _log.warning("close not written", session=self.ref.session, error=str(error))
+
+    async def _finish(self, failure: Diagnosis | None) -> Result:
+        store, session = self._around.store, self.ref.session
+        self._closing()
+        async with self._turn:
+            left = await self._left_over()
+            if left:
+                await store.take_back(session, sorted(left))
+            failure = self._judged(failure)
+            if failure is not None and failure.kind is FailureKind.EXIT and not self._progressed:
+                # An agent that cannot resume its conversation dies like this, every time.
+                await store.forget_agent_session(self.ref.folder)
+            if failure is None and self._progressed:
+                # It ended well, and whatever it took before it saw `_close` it has dealt with.
+                await store.finish_turns(session, at=datetime.now(UTC))
+            unanswered = await store.end_session(session, failure=failure, at=datetime.now(UTC))
+        return Result(self._progressed, tuple(sorted({*left, *unanswered})), failure, self._moments.stopping)
+
+    async def _left_over(self) -> set[int]:
+        unfinished = {message.id for message in await self._around.store.unfinished(self.ref.session)}
+        try:
+            return await self._mailbox.reclaim() & unfinished
+        except OSError as error:
+            _log.warning("input not reclaimed", session=self.ref.session, error=str(error))
+            return set()
+
+    def _judged(self, failure: Diagnosis | None) -> Diagnosis | None:
+        """What the ending means: some failures are how a session that is done ends, some good ends are none."""
+        session, folder = self.ref.session, self.ref.folder
+        done = self._progressed and not self._moments.open_turns
+        if self._ended_as is Verdict.END_SILENT and not done:
+            return Diagnosis(
+                FailureKind.SILENT,
+                f"session {session} of group {folder!r} said nothing for {self._limits.silence:.0f} s and was ended; "
+                "see its log, or raise sessionTimeout if its work takes that long",
+                "The assistant did not answer in time.",
+            )
+        if done and (self._ended_as is not None or self._moments.closed is not None):
+            return None
+        if failure is None and not self._progressed:
+            return Diagnosis(
+                FailureKind.EXIT,
+                f"session {session} of group {folder!r} ended with exit code 0 before it answered; see its log",
+                "The assistant ended without an answer.",
+                exit_code=0,
+            )
+        if failure is not None and self._error:
+            return replace(failure, operator=f"{failure.operator} (the agent says: {self._error[:200]})")
+        return failure
+
+    def _happened(self, *, open_turns: int, answered: bool = False) -> None:
+        now = _now()
+        self._moments = replace(
+            self._moments, active=now, open_turns=open_turns, answered=now if answered else self._moments.answered
+        )
+        self._changed.set()
+
+
+@asynccontextmanager
+async def _ended_if_broken(running: RunningSession) -> AsyncIterator[None]:
+    """When the store or our own code fails, the agent must not go on unheard. A shutdown is no failure."""
+    try:
+        yield
+    except Exception:
+        with suppress(SessionFailed):
+            await running.stop(grace=NO_GRACE)
+        raise
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _prompt(messages: Sequence[Message]) -> str:
+    return prompt([Line(message.sender_name, message.created, message.content) for message in messages])
+
+
+def _volume_refused(folder: str, error: OSError) -> Diagnosis:
+    return Diagnosis(
+        FailureKind.VOLUME,
+        f"the volumes of group {folder!r} cannot be written ({error}); check that its claims are bound and that "
+        "the controller's pod mounts them",
+        "The assistant's storage is not available.",
+    )

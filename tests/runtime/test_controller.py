@@ -1,0 +1,421 @@
+"""Messages in, answers out: the controller on a real store and real folders, agents scripted."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Groups, GroupSpec
+from nanoclaw_runtime.controller.controller import Controller
+from nanoclaw_runtime.controller.session import Surroundings
+from nanoclaw_runtime.controller.status import GroupState, SessionState
+from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, GroupUnknown, SessionUnknown
+from nanoclaw_runtime.store.records import EventType, MessageState
+from nanoclaw_runtime.store.store import Store
+from tests.support.fake_backend import FakeBackend
+
+pytestmark = pytest.mark.timeout(30)
+
+REFUSED = Diagnosis(FailureKind.IMAGE, "no such image", "It cannot start.")
+
+
+class House:
+    """A controller with its surroundings; `restart` is a crash of the process and its return."""
+
+    def __init__(self, tmp_path, settings=ControllerConfig, **config):
+        self.tmp_path = tmp_path
+        self.backend = FakeBackend(tmp_path)
+        self.config = settings(agent=AgentSettings(image="agent:1"), **config)
+        self.groups = Groups(
+            groups=[
+                GroupSpec(folder=folder, name=folder.title(), requires_trigger=False)
+                for folder in ("main", "a", "b", "c", "d", "e")
+            ]
+            + [GroupSpec(folder="family", name="Family")]
+        )
+
+    async def __aenter__(self):
+        await self.begin()
+        return self
+
+    async def __aexit__(self, *_):
+        await self.end()
+
+    async def begin(self):
+        self.store = await Store.open(f"sqlite+aiosqlite:///{self.tmp_path}/controller.db")
+        around = Surroundings(
+            config=self.config,
+            backend=self.backend,
+            store=self.store,
+            tree=self.tmp_path,
+            credentials=lambda: {"ANTHROPIC_API_KEY": "sk-secret"},
+        )
+        self.controller = Controller(around)
+        await self.controller.declare(self.groups)
+        self._life = asyncio.create_task(self.controller.run())
+        await self.until(lambda: all_ok(self.controller))
+
+    async def end(self):
+        self._life.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._life
+        await self.store.close()
+
+    async def restart(self):
+        await self.end()
+        await self.begin()
+
+    async def send(self, text, folder="main"):
+        return await self.controller.accept(folder, text, sender="ann", sender_name="Ann")
+
+    async def events(self, kind, count=1, folder=None):
+        found = []
+        async with contextlib.aclosing(self.store.follow(after=0, folder=folder)) as events:
+            async for event in events:
+                found += [event.payload] if event.type is kind else []
+                if len(found) == count:
+                    return found
+
+    async def answers(self, count=1, folder=None):
+        return [answer["text"] for answer in await self.events(EventType.ANSWER, count, folder)]
+
+    async def all_answers(self):
+        events = await self.store.events(after=0, folder=None)
+        return [event.payload["text"] for event in events if event.type is EventType.ANSWER]
+
+    async def group(self, folder="main"):
+        return next(group for group in await self.controller.groups() if group.folder == folder)
+
+    async def until(self, condition):
+        while not await condition():
+            await asyncio.sleep(0.005)
+
+    async def until_state(self, state, folder="main"):
+        async def reached():
+            return (await self.group(folder)).state is state
+
+        await self.until(reached)
+
+
+async def all_ok(controller):
+    return all(check.ok for check in await controller.checks())
+
+
+@pytest.fixture
+async def house(tmp_path):
+    async with House(tmp_path) as house:
+        yield house
+
+
+async def test_a_message_is_answered(house):
+    accepted = await house.send("hello")
+    agent = await house.backend.agent(0)
+    assert ">hello</message>" in agent.stdin["prompt"]
+    await agent.say("Hi Ann")
+    assert await house.answers() == ["Hi Ann"]
+    (message,) = await house.controller.history("main")
+    assert (message.id, message.state) == (accepted.message.id, MessageState.DONE)
+
+
+async def test_the_agent_gets_what_v1_gives_it(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    assert {key: agent.stdin[key] for key in ("groupFolder", "chatJid", "isMain", "assistantName", "secrets")} == {
+        "groupFolder": "main",
+        "chatJid": "http:main",
+        "isMain": True,
+        "assistantName": "Andy",
+        "secrets": {"ANTHROPIC_API_KEY": "sk-secret"},
+    }
+    assert "sessionId" not in agent.stdin
+
+
+async def test_internal_thoughts_do_not_reach_the_chat(house):
+    await house.send("hello")
+    await (await house.backend.agent(0)).say("<internal>hm</internal>")
+    await house.send("again")
+    agent = house.backend.agents[0]
+    await agent.take()
+    await agent.say("<internal>hm</internal> Hi")
+    assert await house.answers() == ["Hi"]
+
+
+async def test_a_follow_up_goes_to_the_same_agent(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say("one")
+    await house.answers()
+    await house.send("and now?")
+    (text,) = await agent.take()
+    assert ">and now?</message>" in text
+    await agent.say("two")
+    assert await house.answers(2) == ["one", "two"]
+    assert len(house.backend.agents) == 1
+
+
+async def test_messages_before_the_first_answer_wait_for_it(house):
+    await house.send("one")
+    agent = await house.backend.agent(0)
+    await house.send("two")
+    assert list(agent.input.iterdir()) == []
+    await agent.say("1")
+    (text,) = await agent.take()
+    assert ">two</message>" in text
+
+
+async def test_the_next_session_resumes_the_conversation(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say("hi", session="claude-7")
+    await house.answers()
+    await agent.exit()
+    await house.until_state(GroupState.QUIET)
+    await house.send("again")
+    assert (await house.backend.agent(1)).stdin["sessionId"] == "claude-7"
+
+
+async def test_idle_closes_the_session_and_its_end_is_no_failure(tmp_path):
+    async with House(tmp_path, idle_timeout=0.05) as house:
+        await house.send("hello")
+        agent = await house.backend.agent(0)
+        await agent.say("hi")
+        await agent.closed()
+        await agent.exit()
+        await house.until_state(GroupState.QUIET)
+        started, ended = await house.events(EventType.SESSION, 2)
+        assert (started["state"], ended["state"]) == ("running", "ended")
+
+
+async def test_an_agent_that_ignores_the_close_is_ended_without_a_failure(tmp_path):
+    async with House(tmp_path, idle_timeout=0.05, close_grace=0.05) as house:
+        await house.send("hello")
+        agent = await house.backend.agent(0)
+        await agent.say("hi")
+        await agent.gone()
+        assert agent.stopped
+        assert [event["state"] for event in await house.events(EventType.SESSION, 2)] == ["running", "ended"]
+
+
+async def test_a_message_after_the_close_gets_a_session_of_its_own(tmp_path):
+    async with House(tmp_path, idle_timeout=0.05) as house:
+        await house.send("hello")
+        agent = await house.backend.agent(0)
+        await agent.say("hi")
+        await agent.closed()
+        await house.send("late")
+        assert list(agent.input.iterdir()) == []
+        await agent.exit()
+        second = await house.backend.agent(1)
+        assert ">late</message>" in second.stdin["prompt"]
+        assert "hello" not in second.stdin["prompt"]
+
+
+async def test_a_follow_up_the_agent_never_took_goes_to_the_next_session(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say("hi")
+    await house.answers()
+    await house.send("unseen")
+    while not list(agent.input.glob("*.json")):
+        await asyncio.sleep(0.005)
+    await agent.exit()
+    second = await house.backend.agent(1)
+    assert ">unseen</message>" in second.stdin["prompt"]
+    assert list(second.input.iterdir()) == []
+
+
+async def test_a_follow_up_taken_and_not_answered_in_a_crash_is_tried_again(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say("hi")
+    await house.answers()
+    await house.send("important")
+    await agent.take()
+    await agent.exit(1)
+    assert ">important</message>" in (await house.backend.agent(1)).stdin["prompt"]
+
+
+async def test_six_groups_share_five_places(house):
+    for folder in "abcde":
+        await house.send("hello", folder)
+    accepted = await house.send("hello")
+    assert (accepted.status.state, accepted.status.queue_position) == (GroupState.QUEUED, 1)
+    first = await house.backend.agent(4)
+    assert len(house.backend.agents) == 5
+    await first.say("hi")
+    await first.exit()
+    assert (await house.backend.agent(5)).ref.folder == "main"
+
+
+async def test_a_failure_frees_the_place_and_is_tried_again(tmp_path):
+    async with House(tmp_path, max_concurrent_sessions=1) as house:
+        house.backend.refusals.append(REFUSED)
+        await house.send("hello", "a")
+        await house.until_state(GroupState.RETRYING, "a")
+        await house.send("hello", "b")
+        assert (await house.backend.agent(0)).ref.folder == "b"
+        assert (await house.group("a")).waiting_messages == 1
+
+
+async def test_after_five_retries_the_chat_is_told_and_the_group_goes_on(house):
+    for _ in range(6):  # a message during the back-off is a retry at once
+        house.backend.refusals.append(REFUSED)
+        await house.send("hello")
+        await house.until(lambda: done_refusing(house))
+    (failure,) = await house.events(EventType.FAILURE)
+    assert failure["text"] == "It cannot start."
+    assert len(failure["messages"]) == 6
+    await house.until_state(GroupState.QUIET)
+    await house.send("still there?")
+    assert (await house.backend.agent(0)).stdin["prompt"].count("<message ") == 1
+
+
+async def done_refusing(house):
+    return not house.backend.refusals and (await house.group()).state is not GroupState.ACTIVE
+
+
+async def test_an_exit_without_an_answer_is_a_failure(house):
+    await house.send("hello")
+    await (await house.backend.agent(0)).exit(0)
+    await house.until_state(GroupState.RETRYING)
+    (session,) = await house.store.sessions()
+    assert "before it answered" in session.detail
+
+
+async def test_the_agents_own_error_is_in_the_operators_sentence(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.complain("no credit left")
+    await agent.exit(1)
+    await house.until_state(GroupState.RETRYING)
+    (session,) = await house.store.sessions()
+    assert "no credit left" in session.detail
+
+
+async def test_a_conversation_that_cannot_be_resumed_is_begun_anew(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say("hi", session="claude-7")
+    await agent.exit()
+    await house.until_state(GroupState.QUIET)
+    await house.send("again")
+    stale = await house.backend.agent(1)
+    await stale.say(None, session=None)
+    await stale.complain("Claude Code process exited with code 1")
+    await stale.exit(1)
+    await house.until_state(GroupState.RETRYING)
+    await house.send("please")
+    fresh = await house.backend.agent(2)
+    assert "sessionId" not in fresh.stdin
+    assert ">again</message>" in fresh.stdin["prompt"]
+
+
+class Impatient(ControllerConfig):
+    """Silence is short, where a stack cannot make it shorter than half a minute."""
+
+    @property
+    def silence_limit(self):
+        return 0.05
+
+
+async def test_a_silent_agent_is_ended_and_its_message_tried_again(tmp_path):
+    async with House(tmp_path, settings=Impatient) as house:
+        await house.send("hello")
+        agent = await house.backend.agent(0)
+        await agent.gone()
+        await house.until_state(GroupState.RETRYING)
+        (session,) = await house.store.sessions()
+        assert session.failure_kind is FailureKind.SILENT
+
+
+async def test_an_operator_stops_a_session_and_its_message_is_failed_visibly(tmp_path):
+    async with House(tmp_path, close_grace=0.05) as house:
+        await house.send("hello")
+        agent = await house.backend.agent(0)
+        await house.until(lambda: started(house))
+        await house.controller.stop_session(agent.ref.session)
+        await agent.gone()
+        (failure,) = await house.events(EventType.FAILURE)
+        assert "stopped" in failure["text"]
+        await house.until_state(GroupState.QUIET)
+        assert len(house.backend.agents) == 1
+
+
+async def started(house):
+    return any(session.state is not SessionState.STARTING for session in house.controller.sessions())
+
+
+async def test_what_is_not_there_is_said(house):
+    with pytest.raises(GroupUnknown, match="nobody"):
+        await house.send("hello", "nobody")
+    with pytest.raises(SessionUnknown, match="nothing"):
+        await house.controller.stop_session("nothing")
+
+
+async def test_without_the_trigger_a_message_is_context_for_the_next_with_it(house):
+    await house.send("we were talking", "family")
+    assert (await house.group("family")).state is GroupState.QUIET
+    await house.send("@andy what do you say?", "family")
+    prompt = (await house.backend.agent(0)).stdin["prompt"]
+    assert prompt.index("we were talking") < prompt.index("@andy what do you say?")
+
+
+async def test_a_restarted_controller_finishes_a_running_answer_once(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say("one")
+    await house.answers()
+    await house.send("more")
+    await agent.take()
+    await house.end()
+    await agent.say("two")
+    await house.begin()
+    assert await house.answers(2) == ["one", "two"]
+    assert (await house.group()).session == agent.ref.session
+    await house.send("and more")
+    await agent.take()
+    await agent.say("three")
+    assert await house.answers(3) == ["one", "two", "three"]
+    await agent.exit()
+    await house.until_state(GroupState.QUIET)
+    assert await house.all_answers() == ["one", "two", "three"]
+    assert len(house.backend.agents) == 1
+
+
+async def test_a_session_that_vanished_with_the_controller_is_run_again(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await house.until(lambda: started(house))
+    await house.end()
+    await agent.exit(137)
+    await house.begin()
+    assert ">hello</message>" in (await house.backend.agent(1)).stdin["prompt"]
+
+
+async def test_a_message_accepted_before_a_crash_is_answered_after_it(tmp_path):
+    async with House(tmp_path, max_concurrent_sessions=1) as house:
+        await house.send("hello", "a")
+        agent = await house.backend.agent(0)
+        await house.until(lambda: started(house))
+        await house.send("waiting", "b")
+        await house.restart()
+        await agent.say("hi")
+        await agent.exit()
+        assert (await house.backend.agent(1)).ref.folder == "b"
+
+
+async def test_an_agent_nobody_knows_is_cleaned_up(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await house.until(lambda: started(house))
+    await house.store.end_session(agent.ref.session, failure=None, at=(await house.send("x")).message.created)
+    await house.restart()
+    await agent.gone()
+    assert agent.stopped
+
+
+async def test_new_groups_are_served_without_a_restart(house):
+    more = GroupSpec(folder="new", name="New", requires_trigger=False)
+    await house.controller.declare(Groups(groups=[*house.groups.groups, more]))
+    await house.send("hello", "new")
+    assert (await house.backend.agent(0)).ref.folder == "new"

@@ -1,0 +1,118 @@
+"""A backend at our own seam: agents are scripted by the test, their mailboxes are real folders."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from nanoclaw_runtime.contract.layout import ipc_dir
+from nanoclaw_runtime.contract.wire import ContainerOutput, OutputStatus
+from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
+from nanoclaw_runtime.domain.model import AgentOutput, SessionRef, SessionSpec
+
+EXITED = "exited"
+
+
+@dataclass
+class FakeAgent:
+    """One agent. What it said stays, as in a pod's log, so it can be followed again."""
+
+    ref: SessionRef
+    stdin: dict[str, object]
+    tree: Path
+    said: list[ContainerOutput] = field(default_factory=list)
+    exit_code: int | None = None
+    stopped: bool = False
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def say(self, result: str | None, session: str | None = "claude-1") -> None:
+        await self._tell(ContainerOutput(status=OutputStatus.SUCCESS, result=result, new_session_id=session))
+
+    async def complain(self, error: str) -> None:
+        await self._tell(ContainerOutput(status=OutputStatus.ERROR, result=None, error=error))
+
+    async def exit(self, code: int = 0) -> None:
+        async with self._news:
+            self.exit_code = code
+            self._news.notify_all()
+
+    async def take(self) -> list[str]:
+        """Wait for follow-ups and take them, as an agent does."""
+        while not (files := sorted(self.input.glob("*.json"))):
+            await asyncio.sleep(0.005)
+        texts = [json.loads(path.read_text())["text"] for path in files]
+        for path in files:
+            path.unlink()
+        return texts
+
+    async def closed(self) -> None:
+        """Wait until it is asked to end."""
+        while not (self.input / "_close").exists():
+            await asyncio.sleep(0.005)
+        (self.input / "_close").unlink()
+
+    async def gone(self) -> None:
+        async with self._news:
+            await self._news.wait_for(lambda: self.exit_code is not None)
+
+    @property
+    def input(self) -> Path:
+        return self.tree / ipc_dir(self.ref.folder) / "input"
+
+    async def outputs(self, skip: int = 0) -> AsyncIterator[AgentOutput]:
+        ordinal = skip
+        while True:
+            async with self._news:
+                await self._news.wait_for(lambda seen=ordinal: len(self.said) > seen or self.exit_code is not None)
+            while ordinal < len(self.said):
+                yield AgentOutput(ordinal, self.said[ordinal])
+                ordinal += 1
+            if self.exit_code is not None and ordinal == len(self.said):
+                break
+        if self.exit_code:
+            kind = FailureKind.STOPPED if self.stopped else FailureKind.EXIT
+            raise SessionFailed(self.ref.session, Diagnosis(kind, f"exit {self.exit_code}", "It failed."))
+
+    async def stop(self, *, grace: timedelta) -> None:
+        self.stopped = True
+        if self.exit_code is None:
+            await self.exit(137)
+
+    async def _tell(self, output: ContainerOutput) -> None:
+        async with self._news:
+            self.said.append(output)
+            self._news.notify_all()
+
+
+class FakeBackend:
+    """Remembers every agent it started; `refusals` are raised instead of starting."""
+
+    def __init__(self, tree: Path) -> None:
+        self.tree = tree
+        self.agents: list[FakeAgent] = []
+        self.refusals: list[Diagnosis] = []
+        self._started = asyncio.Condition()
+
+    async def start(self, spec: SessionSpec) -> FakeAgent:
+        ref = spec.plan.ref
+        if self.refusals:
+            raise SessionFailed(ref.session, self.refusals.pop(0))
+        assert not any(agent.exit_code is None and agent.ref.folder == ref.folder for agent in self.agents)
+        agent = FakeAgent(ref, json.loads(spec.stdin), self.tree)
+        async with self._started:
+            self.agents.append(agent)
+            self._started.notify_all()
+        return agent
+
+    async def running(self) -> list[FakeAgent]:
+        return [agent for agent in self.agents if agent.exit_code is None]
+
+    async def agent(self, number: int) -> FakeAgent:
+        """The agent started as number `number`, from 0, as soon as it is."""
+        async with self._started:
+            await self._started.wait_for(lambda: len(self.agents) > number)
+        return self.agents[number]
