@@ -74,7 +74,8 @@ class House:
             async for event in events:
                 found += [event.payload] if event.type is kind else []
                 if len(found) == count:
-                    return found
+                    break
+        return found
 
     async def answers(self, count=1, folder=None):
         return [answer["text"] for answer in await self.events(EventType.ANSWER, count, folder)]

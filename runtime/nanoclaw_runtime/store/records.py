@@ -1,0 +1,102 @@
+"""What the store hands out: frozen rows. It keeps no reference to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from nanoclaw_runtime.domain.errors import FailureKind
+from nanoclaw_runtime.domain.model import SessionKind, SessionRef
+
+
+class MessageState(StrEnum):
+    WAITING = "waiting"
+    GIVEN = "given"
+    """Belongs to a turn of an open session that has not answered it yet."""
+    DONE = "done"
+    FAILED = "failed"
+    """Given up after the last retry; the chat was told."""
+
+
+class RecordedState(StrEnum):
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+OPEN_STATES = (RecordedState.STARTING, RecordedState.RUNNING)
+
+
+class EventType(StrEnum):
+    """What clients see. Every payload names the messages it is about by their ids."""
+
+    MESSAGE = "message"
+    """A message was accepted: message, sender, senderName, text."""
+    ANSWER = "answer"
+    """An agent said something: session, ordinal, text, messages (those it finishes, maybe none)."""
+    DONE = "done"
+    """A turn is over without a text for the chat: session, messages."""
+    SESSION = "session"
+    """A session is running, ended or failed: session, kind, state; a failed one also failure, text."""
+    FAILURE = "failure"
+    """Messages were given up: messages, text."""
+
+
+@dataclass(frozen=True)
+class Message:
+    id: int
+    folder: str
+    client_id: str | None
+    """The sender's own id; posting it again gives this message instead of a second one."""
+    sender: str
+    sender_name: str
+    content: str
+    created: datetime
+    state: MessageState
+    session: str | None
+    turn: int | None
+    event: int
+    """Id of the `message` event: whoever resumes the events behind it misses nothing about this message."""
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """A session as it was recorded, alive or not."""
+
+    id: str
+    folder: str
+    kind: SessionKind
+    state: RecordedState
+    created: datetime
+    started: datetime | None
+    """When its agent had the whole input."""
+    ended: datetime | None
+    last_output: datetime | None
+    outputs: int
+    failure_kind: FailureKind | None
+    detail: str | None
+    """The operator's sentence about the failure."""
+
+    @property
+    def ref(self) -> SessionRef:
+        return SessionRef(self.folder, self.id, self.kind)
+
+
+@dataclass(frozen=True)
+class Event:
+    id: int
+    folder: str
+    type: EventType
+    payload: dict[str, Any]
+    created: datetime
+
+
+@dataclass(frozen=True)
+class GroupFailures:
+    """Failed sessions of a group in a row, and when it is tried again."""
+
+    count: int
+    retry_at: datetime | None
