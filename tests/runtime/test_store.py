@@ -226,6 +226,14 @@ async def test_failures_and_the_agents_session_are_remembered_by_group(store):
     assert (await store.group_failures("main")).count == 2
 
 
+async def test_a_groups_last_activity_is_its_newest_event(store):
+    await accept(store, "a")
+    await accept(store, "b", "team")
+    await store.begin_session(SessionRef("main", "s1"), [], at=NOW)
+    await store.session_started("s1", at=NOW + timedelta(minutes=1))
+    assert await store.last_activity() == {"main": NOW + timedelta(minutes=1), "team": NOW}
+
+
 async def test_a_follower_sees_old_and_new_events_once_and_only_its_group(store):
     first = await accept(store, "a")
     await accept(store, "b", "team")

@@ -1,0 +1,54 @@
+"""What the API may ask of the controller. The controller keeps it; the API's tests have a small one of their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from nanoclaw_runtime.controller.status import Check, GroupStatus, SessionStatus
+from nanoclaw_runtime.store.records import Event, Message
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A message that is committed."""
+
+    message: Message
+    created: bool
+    """False when the client's id was known: `message` is then the first one."""
+    status: GroupStatus
+
+
+class ControllerView(Protocol):
+    """Everything raises GroupUnknown or SessionUnknown for what is not there, StoreFailed without a database."""
+
+    async def accept(
+        self, folder: str, text: str, *, sender: str, sender_name: str, client_id: str | None = None
+    ) -> Accepted:
+        """Commit a message and see to its answer."""
+        ...
+
+    async def groups(self) -> list[GroupStatus]: ...
+
+    def sessions(self) -> list[SessionStatus]:
+        """Those that are alive."""
+        ...
+
+    async def stop_session(self, session: str) -> None:
+        """Ask a session to end; returns when it was asked."""
+        ...
+
+    async def history(self, folder: str, *, after: int = 0, limit: int = 100) -> list[Message]: ...
+
+    def events(self, *, after: int | None, folder: str | None) -> AsyncIterator[Event]:
+        """Events with an id above `after`, then each new one; only new ones when it is None. Endless."""
+        ...
+
+    async def checks(self) -> list[Check]:
+        """What has to hold for messages to be answered."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether the process can go on without a restart."""
+        ...
