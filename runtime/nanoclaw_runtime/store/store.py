@@ -174,14 +174,6 @@ class Store:
         later = (messages.c.folder == folder, messages.c.id > after)
         return await self._transaction(lambda connection: rows.read_messages(connection, *later, limit=limit))
 
-    async def last_activity(self) -> dict[str, datetime]:
-        """When something last happened in each group that has events."""
-        newest = sa.select(sa.func.max(events.c.id)).group_by(events.c.folder)
-        query = sa.select(events.c.folder, events.c.created).where(events.c.id.in_(newest))
-        return await self._transaction(
-            lambda connection: {folder: created for folder, created in connection.execute(query)}  # noqa: C416
-        )
-
     async def events(self, *, after: int, folder: str | None, limit: int = 500) -> list[Event]:
         """Events with an id above `after`, of one group or of all, oldest first."""
         later = [events.c.id > after, *([] if folder is None else [events.c.folder == folder])]
