@@ -52,7 +52,8 @@ def version_1(mount_information: str) -> Hierarchies:
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
         place = Path(before.split(" ")[4])
-        if kind == "cgroup" and place.is_relative_to(UNIFIED):
+        # A unified tree beside those of version 1 has no controllers, but containers get folders in it.
+        if kind in {"cgroup", "cgroup2"} and place.is_relative_to(UNIFIED):
             roots[place] = None
             controllers.update(options.split(","))
     return Hierarchies(1, tuple(roots), frozenset(controllers))

@@ -17,15 +17,18 @@ from nanoclaw_dev.errors import SetupError
 REMEDY = "set NANOCLAW_INSTANCE to another name, from which other addresses follow"
 
 
-def clash(instance: Instance, links: list[dict[str, Any]], routes: list[dict[str, Any]]) -> str | None:
+def clash(
+    instance: Instance, links: list[dict[str, Any]], addresses: list[dict[str, Any]], routes: list[dict[str, Any]]
+) -> str | None:
     """What of this machine's network stands in the way, as a sentence; None when nothing does.
 
-    `links` and `routes` are what `ip -json` prints for `address show` and `route show table all`.
+    The lists are what `ip -json` prints for `link show`, `address show` and `route show table all`.
     """
     ours = ipaddress.ip_network(instance.network)
     for link in links:
         if link["ifname"] == instance.bridge and link.get("ifalias") != str(instance.folder):
             return f"The network interface {instance.bridge} is somebody else's: {REMEDY}."
+    for link in addresses:
         if link["ifname"] == instance.bridge:
             continue
         for address in link.get("addr_info", []):
@@ -44,7 +47,8 @@ def clash(instance: Instance, links: list[dict[str, Any]], routes: list[dict[str
 
 def check_addresses(instance: Instance) -> None:
     """Raises SetupError when the cluster's range is in use on this machine."""
-    if found := clash(instance, _ask("address", "show"), _ask("route", "show", "table", "all")):
+    links, addresses = _ask("link", "show"), _ask("address", "show")
+    if found := clash(instance, links, addresses, _ask("route", "show", "table", "all")):
         raise SetupError(found)
 
 
@@ -73,8 +77,12 @@ def remove_bridge(instance: Instance) -> None:
 
 
 def connect(place: NodePlace, pid: int) -> None:
-    """Lay a cable from the bridge to `eth0` in the network namespace of process `pid`."""
+    """Lay a cable from the host to `eth0` in the network namespace of process `pid`."""
     _ip("link", "add", place.interface, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
+
+
+def plug_in(place: NodePlace) -> None:
+    """Put the host's end of a node's cable into the bridge, where it may be already."""
     _ip("link", "set", place.interface, "master", place.instance.bridge, "up")
     _ip("route", "replace", place.pod_network, "via", place.address, "dev", place.instance.bridge)
 

@@ -40,6 +40,7 @@ class Node:
         if init is None or not self._prepared(init):
             self.power_off()
             init = self._boot()
+        network.plug_in(self.place)
         self._processes.ensure(self._containerd(init))
         self._processes.wait(
             self._containerd_answers, "containers can be started", self._named("containerd"), seconds=BOOT

@@ -198,6 +198,8 @@ def controller_manager(instance: Instance, binaries: Binaries, *, timing: Timing
         "--leader-elect=false",
         "--use-service-account-credentials",
         f"--service-account-private-key-file={key_pair(instance.certificates, 'tokens').key}",
+        # Made when missing, and by default outside of our folder.
+        f"--flex-volume-plugin-dir={instance.folder / 'volume-plugins'}",
         f"--root-ca-file={key_pair(instance.certificates, 'authority').certificate}",
         "--profiling=false",
         *timing.controller_manager(),
@@ -222,10 +224,9 @@ def _serving(instance: Instance, name: str) -> tuple[str, ...]:
 
 
 def _called_as(kubeconfig_file: Path) -> tuple[str, ...]:
-    return tuple(
-        f"--{purpose}={kubeconfig_file}"
-        for purpose in ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
-    )
+    purposes = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
+    # There is no front proxy whose authority could be looked up.
+    return (*(f"--{purpose}={kubeconfig_file}" for purpose in purposes), "--authentication-skip-lookup=true")
 
 
 def storage_class() -> dict[str, Any]:
