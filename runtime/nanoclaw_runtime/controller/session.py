@@ -247,6 +247,7 @@ class Session:
         store, session = self._around.store, self.ref.session
         self._closing()
         async with self._turn:
+            self._mailbox.closing = True  # a follow-up that waits for the lock must not reach the next agent
             left = await self._left_over()
             if left:
                 await store.take_back(session, sorted(left))

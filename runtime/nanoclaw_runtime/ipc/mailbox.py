@@ -33,7 +33,7 @@ class Mailbox:
         self._root = tree / layout.ipc_dir(folder)
         self._last_name = 0
         self.closing = False
-        """True once `close` was called; `send` then refuses."""
+        """True once `close` was called, or the session is over; `send` then refuses."""
 
     async def prepare(self) -> None:
         """Make the folders and remove what an earlier session left. Only before a session starts."""
