@@ -149,19 +149,16 @@ class Engine:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert process.stdout is not None
-        try:
+        # Leaving the block waits: after Ctrl-C, which reaches the engine too, it finishes calls under way.
+        with process:
+            assert process.stdout is not None
             for line in process.stdout:
                 lines.append(line.rstrip())
                 if match := _RESOURCE.match(line):
                     finished += match["state"].endswith("d")
                     step.note(f"{finished} done, {match['state']} {match['type'].rsplit(':', 1)[-1]} {match['name']}")
-            if process.wait():
-                raise EngineFailed(_failure(arguments[0], lines))
-        finally:
-            if process.poll() is None:
-                # Ctrl-C reached the engine too; it finishes the calls under way and writes its state.
-                process.wait()
+        if process.returncode:
+            raise EngineFailed(_failure(arguments[0], lines))
 
 
 def _place_plugin(home: Path, provider: Path) -> None:

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nanoclaw_dev import engine_binaries, modules
+from nanoclaw_dev.cluster.control_plane import ControlPlane
+from nanoclaw_dev.cluster.instance import Instance
+from nanoclaw_dev.engine import Engine
+from nanoclaw_dev.paths import CHECKOUT
+from nanoclaw_dev.progress import Progress
+
+HERE = Path(__file__).parent
+
+
+def unavailable(reason: str) -> None:
+    """A missing layer is a skip on a person's machine and a failure where everything is expected to be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def binaries():
+    found = engine_binaries.present()
+    if found is None:
+        unavailable("the Pulumi engine is not built: `make test` builds it")
+    return found
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory):
+    """An API with its controllers, which delete what a deleted namespace held, and no node."""
+    if not all(module.built() for module in modules.CLUSTER):
+        unavailable("Kubernetes is not built: `make test` builds it")
+    instance = Instance(f"engine-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("state"))
+    with ControlPlane(instance, controllers=True) as running:
+        yield running
+
+
+@dataclass
+class Project:
+    """A Pulumi project of a test with one stack, run by the real engine."""
+
+    engine: Engine
+    folder: Path
+    namespace: str
+    stack: str = "test"
+
+    def write(self, *, layout: str = "per-type", protect: bool = False, groups: tuple[str, ...] = ("main",), **changes):
+        """Write the stack file; `changes` replace whole parts of the settings."""
+        settings = {
+            "namespace": {"name": self.namespace},
+            "cluster": {"kubeconfig": "$NANOCLAW_KUBECONFIG"},
+            "controller": {"image": "localhost/controller:1"},
+            "runtime": {"agent": {"image": "localhost/agent:1"}},
+            "groups": [{"folder": folder, "name": folder} for folder in groups],
+        }
+        config = {
+            "pulumi:disable-default-providers": ["kubernetes"],
+            "nanoclaw:layout": layout,
+            "nanoclaw:protectData": protect,
+            "nanoclaw:settings": settings | changes,
+        }
+        file = self.folder / "stacks" / f"Pulumi.{self.stack}.yaml"
+        salt = yaml.safe_load(file.read_text()) if file.exists() else {}
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(yaml.safe_dump(salt | {"config": config}))
+        self.engine.init(self.stack)
+
+    def up(self):
+        with Progress().step("up") as step:
+            self.engine.up(self.stack, step)
+
+    def destroy(self):
+        with Progress().step("destroy") as step:
+            self.engine.destroy(self.stack, step)
+
+    def preview(self) -> set[tuple[str, str, str]]:
+        """(operation, kind, name) of each change."""
+        return {
+            (operation, urn.split("::")[2].rsplit("$", 1)[-1].rsplit(":", 1)[-1], urn.rsplit("::", 1)[-1])
+            for urn, operation in self.engine.preview(self.stack).items()
+        }
+
+
+@pytest.fixture
+def project(tmp_path, binaries, control_plane):
+    """A project whose stack is not up yet, in a namespace of its own."""
+    shutil.copyfile(HERE / "program.py", tmp_path / "__main__.py")
+    definition = yaml.safe_load((CHECKOUT / "Pulumi.yaml").read_text())
+    definition["runtime"]["options"]["virtualenv"] = sys.prefix
+    (tmp_path / "Pulumi.yaml").write_text(yaml.safe_dump(definition))
+    engine = Engine(
+        binaries,
+        state=tmp_path / "engine",
+        passphrase="test",
+        variables={"NANOCLAW_KUBECONFIG": str(control_plane.kubeconfig), "NANOCLAW_CHECKOUT": str(CHECKOUT)},
+        project=tmp_path,
+    )
+    return Project(engine, tmp_path, namespace=f"engine-{uuid.uuid4().hex[:8]}")

@@ -1,0 +1,100 @@
+"""A stack from its first `up` to its end, with the real engine and a real API server."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from nanoclaw_dev.engine import EngineFailed
+from nanoclaw_runtime.contract import names
+
+pytestmark = pytest.mark.engine
+
+
+def claims(control_plane, namespace):
+    found = control_plane.api.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims")
+    return {item["metadata"]["name"] for item in found["items"]}
+
+
+def group_claims(folder):
+    return {names.group_claim(folder), names.ipc_claim(folder), names.sessions_claim(folder)}
+
+
+def token(control_plane, namespace):
+    secret = control_plane.api.get(f"/api/v1/namespaces/{namespace}/secrets/{names.API_TOKEN}")
+    return base64.b64decode(secret["data"][names.API_TOKEN_KEY]).decode()
+
+
+def test_up_changes_only_what_changed_and_destroy_leaves_nothing(project, control_plane):
+    project.write(groups=("main",))
+    project.up()
+    assert project.preview() == set(), "a second run has nothing to do"
+    first = token(control_plane, project.namespace)
+    assert len(first) >= 32
+
+    project.write(groups=("main", "family"))
+    assert project.preview() == {
+        ("create", "GroupClaims", "family"),
+        *(("create", "PersistentVolumeClaim", name) for name in group_claims("family")),
+        ("update", "ConfigMap", names.GROUPS_CONFIG),
+        ("update", "Deployment", names.CONTROLLER),
+    }
+    project.up()
+    assert token(control_plane, project.namespace) == first, "the token is made once"
+    assert not project.engine.has_drift(project.stack)
+
+    project.destroy()
+    assert control_plane.api.get(f"/api/v1/namespaces/{project.namespace}") is None
+    assert project.engine.resources(project.stack) == []
+
+
+def test_a_new_group_in_the_shared_layout_is_a_line_in_a_config_map(project):
+    project.write(layout="shared", groups=("main",))
+    project.up()
+
+    project.write(layout="shared", groups=("main", "family"))
+    assert project.preview() == {
+        ("create", "GroupClaims", "family"),
+        ("update", "ConfigMap", names.GROUPS_CONFIG),
+    }
+
+
+def test_changed_settings_roll_the_controller(project):
+    project.write()
+    project.up()
+
+    project.write(runtime={"agent": {"image": "localhost/agent:1"}, "assistantName": "Robin"})
+    assert project.preview() == {
+        ("replace", "ConfigMap", "nanoclaw-settings"),
+        ("update", "Deployment", names.CONTROLLER),
+    }
+
+
+def test_protected_data_survives_a_removed_group_and_the_end_of_the_stack(project, control_plane):
+    project.write(protect=True, groups=("main", "family"))
+    project.up()
+
+    project.write(protect=True, groups=("main",))
+    with pytest.raises(EngineFailed, match="protect"):
+        project.up()
+
+    project.write(protect=True, groups=("main", "family"))
+    project.destroy()
+    kept = claims(control_plane, project.namespace)
+    assert kept == {names.STORE_CLAIM, names.GLOBAL_CLAIM} | group_claims("main") | group_claims("family")
+    deployment = f"/apis/apps/v1/namespaces/{project.namespace}/deployments/{names.CONTROLLER}"
+    assert control_plane.api.get(deployment) is None
+
+    project.up()
+    assert claims(control_plane, project.namespace) == kept | {names.PROJECT_CLAIM}, "the stack comes back to its data"
+
+
+def test_a_mistake_in_the_stack_file_is_all_a_preview_shows(project):
+    project.write(controller={"image": "localhost/controller"})
+
+    with pytest.raises(EngineFailed) as failed:
+        project.preview()
+
+    assert "needs a tag or a digest" in str(failed.value)
+    assert "Traceback" not in str(failed.value)
