@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -295,6 +296,14 @@ async def test_sqlite_runs_as_promised(store, tmp_path):
     assert not (tmp_path / "controller.db-shm").exists()
 
 
+async def test_an_error_of_the_database_does_not_quote_the_message(store):
+    async with store._engine.begin() as connection:
+        await connection.exec_driver_sql("DROP TABLE messages")
+    with pytest.raises(StoreFailed) as refusal:
+        await accept(store, "my secret")
+    assert "my secret" not in "".join(traceback.format_exception(refusal.value))
+
+
 async def test_a_second_controller_is_told_to_wait_for_the_first(store, tmp_path):
     with pytest.raises(StoreFailed, match="another controller has it open"):
         await Store.open(f"{url(tmp_path / 'controller.db')}?timeout=0.1")
@@ -357,3 +366,15 @@ async def test_kill_9_in_a_transaction_loses_nothing_acknowledged(tmp_path):
         assert len(acknowledged) == 25
         assert len(await store.events(after=0, folder=None)) == 25
         assert await accept(store, "after") > acknowledged[-1]
+
+
+async def test_a_session_that_ended_well_has_finished_every_turn(store):
+    first, second, third = [await accept(store, text) for text in "abc"]
+    await store.begin_session(SessionRef("main", "s1"), [first], at=NOW)
+    await store.give("s1", [second, third])
+    assert [message.id for message in await store.unfinished("s1")] == [first, second, third]
+    await store.finish_turns("s1", at=NOW)
+    assert await store.unfinished("s1") == []
+    assert set((await states(store)).values()) == {"done"}
+    assert [payload["messages"] for payload in await events(store, EventType.DONE)] == [[first], [second, third]]
+    assert await store.end_session("s1", failure=None, at=NOW) == []

@@ -28,18 +28,18 @@ PRAGMAS: Final = (
 
 
 def create_engine(url: sa.URL) -> AsyncEngine:
-    """An engine that has not connected yet.
+    """An engine that has not connected yet; its errors do not quote what is in the rows.
 
     Raises ArgumentError or ImportError for an URL nobody serves, StoreFailed for a missing folder.
     """
     if url.get_backend_name() != "sqlite":
-        return create_async_engine(url)
+        return create_async_engine(url, hide_parameters=True)
     folder = Path(url.database or "").parent
     if not folder.is_dir():
         raise StoreFailed(f"there is no folder {folder} for the database; mount the store volume there")
     if "timeout" not in url.query:
         url = url.update_query_dict({"timeout": LOCK_TIMEOUT})
-    engine = create_async_engine(url, pool_size=1, max_overflow=0)
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, hide_parameters=True)
     sa.event.listen(engine.sync_engine, "connect", _prepare)
     sa.event.listen(engine.sync_engine, "begin", _begin)
     return engine

@@ -1,0 +1,93 @@
+"""Logs and metrics: events with fields on stderr, numbers in one registry that is passed around.
+
+Never a prompt, an answer or a secret. Who serves the numbers is `api`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+LATENCY: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
+# Seconds; a parked pod takes tens of milliseconds, a cold start seconds, a pull minutes.
+OWN_SHARE: Final = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 5)
+# Seconds; the goal is 50 ms at p99.
+
+
+def configure_logging(stream: TextIO | None = None) -> None:
+    """One JSON object a line on stderr, or coloured lines when that is a terminal; libraries' logs join in."""
+    out = stream or sys.stderr
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    if out.isatty():
+        plain = structlog.dev.plain_traceback
+        final: list[structlog.types.Processor] = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+    else:
+        # Local variables of a traceback would be prompts and secrets.
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        final = [structlog.processors.ExceptionRenderer(frames), structlog.processors.JSONRenderer()]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )
+
+
+class Metrics:
+    """The controller's numbers. Make one a process and hand it to who counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.messages_accepted = Counter(
+            "nanoclaw_messages_accepted", "Messages committed and acknowledged.", registry=self.registry
+        )
+        self.answers = Counter("nanoclaw_answers", "Answers committed and published.", registry=self.registry)
+        self.sessions = Gauge(
+            "nanoclaw_sessions", "Sessions that are alive, by state.", ["state"], registry=self.registry
+        )
+        self.sessions_ended = Counter(
+            "nanoclaw_sessions_ended",
+            "Sessions that are over; `failure` is empty when one ended well.",
+            ["failure"],
+            registry=self.registry,
+        )
+        self.groups_waiting = Gauge(
+            "nanoclaw_groups_waiting", "Groups with messages that wait for a free place.", registry=self.registry
+        )
+        self.input_seconds = Histogram(
+            "nanoclaw_input_seconds",
+            "From a message being accepted to an agent having it.",
+            buckets=LATENCY,
+            registry=self.registry,
+        )
+        self.own_seconds = Histogram(
+            "nanoclaw_own_seconds",
+            "The controller's own share of the time from message to input, without waiting for the cluster.",
+            buckets=OWN_SHARE,
+            registry=self.registry,
+        )
+        self.watch_age_seconds = Gauge(
+            "nanoclaw_watch_age_seconds", "Since something was last heard on a watch.", ["kind"], registry=self.registry
+        )
+        self.database_errors = Counter(
+            "nanoclaw_database_errors", "Transactions the database refused.", registry=self.registry
+        )
