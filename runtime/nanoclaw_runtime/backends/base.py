@@ -44,8 +44,10 @@ class Backend(Protocol):
         ...
 
     async def running(self) -> list[RunningSession]:
-        """Every session that is alive or ended unseen, whoever started it; used to adopt after a restart.
+        """Every session that is alive or has ended a short while ago, whoever started it.
 
-        A session whose agent never got its input is cleaned up instead of returned.
+        Used to adopt after a restart. Whether an agent ever got its input cannot be seen from
+        outside: the caller knows from its own records, and stops (with no grace) those that
+        never did, and those it knows to be over may be left alone.
         """
         ...

@@ -1,0 +1,204 @@
+"""One session that runs as a Job: its outputs, its end, its stop.
+
+Output comes live from the attach that delivered the input, if this process has it. After a lost
+stream, and for a session found running, it is read from the pod's log from the start, without
+what was already delivered. How the agent ended is told by the pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from nanoclaw_runtime.backends.agent_pods import LOOK_AGAIN, LOOK_AGAIN_AT_MOST, AgentPods, over, over_or_gone
+from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.contract.wire import ContainerOutput
+from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
+from nanoclaw_runtime.domain.model import AgentOutput, SessionRef
+from nanoclaw_runtime.ipc.markers import MarkerParser
+from nanoclaw_runtime.kube import diagnose
+from nanoclaw_runtime.kube.attach import AttachedStreams
+from nanoclaw_runtime.kube.deadline import Deadline
+from nanoclaw_runtime.kube.errors import DeadlineExceeded, KubeError, StreamLost
+from nanoclaw_runtime.kube.resources import Pod
+from nanoclaw_runtime.kube.retry import pause
+from nanoclaw_runtime.manifests.pod import CONTAINER
+
+log = structlog.get_logger(__name__)
+
+EXIT_SHOWN_WITHIN: Final = 10.0
+"""Seconds from the end of an agent's output to its exit in the API: 0.2 to 4 were seen."""
+
+LOG_TRIES: Final = 6
+"""Of reading the log of an agent that has ended; a node that does not answer takes it along."""
+
+
+class JobSession:
+    """One session, started here or found running."""
+
+    def __init__(self, pods: AgentPods, ref: SessionRef, uid: str, streams: AttachedStreams | None = None) -> None:
+        self._pods = pods
+        self._ref = ref
+        self._uid = uid
+        self._streams = streams
+        self._job = names.job(ref.folder, ref.session)
+        self._seen: Pod | None = None
+        """The pod when it was last seen; what is left to explain its end when it vanishes."""
+
+    @property
+    def ref(self) -> SessionRef:
+        return self._ref
+
+    async def outputs(self, skip: int = 0) -> AsyncIterator[AgentOutput]:
+        """See `RunningSession.outputs`."""
+        following = skip
+        stderr = ""
+        if self._streams is not None:
+            async with contextlib.aclosing(self._live(self._streams)) as live:
+                async for output in live:
+                    if output.ordinal >= skip:
+                        yield output
+                    following = max(skip, output.ordinal + 1)
+            stderr = self._streams.stderr
+            if self._streams.complete and (pod := await self._ended(EXIT_SHOWN_WITHIN)):
+                self._judge(pod, stderr)
+                return
+        async with contextlib.aclosing(self._logged(following)) as logged:
+            async for output in logged:
+                yield output
+        if pod := await self._ended(0):
+            self._judge(pod, stderr)
+
+    async def stop(self, *, grace: timedelta) -> None:
+        """See `RunningSession.stop`. A Job that ended by itself stays until Kubernetes deletes it."""
+        if grace and self._known_pod() is not None:
+            with contextlib.suppress(SessionFailed):  # gone is what we want
+                await self._ended(grace.total_seconds())
+        pod = self._known_pod()
+        if pod is not None and over(pod):
+            return
+        try:
+            await self._pods.remove(self._ref, self._uid)
+        except KubeError as error:
+            raise SessionFailed(self._ref.session, diagnose.api_failure(error)) from error
+
+    async def _live(self, streams: AttachedStreams) -> AsyncGenerator[AgentOutput]:
+        """The outputs of the attach; ends when the agent does, or when the connection breaks."""
+        reading = _Reading()
+        try:
+            async with contextlib.aclosing(streams.output()) as stdout:
+                async for data in stdout:
+                    for output in reading.feed(data):
+                        yield output
+            for output in reading.close():
+                yield output
+        except StreamLost as error:
+            log.info("session.stream-lost", session=self._ref.session, error=error.message)
+        finally:
+            await streams.close()
+
+    async def _logged(self, following: int) -> AsyncGenerator[AgentOutput]:
+        """The outputs from ordinal `following` on, out of the pod's log; ends when the agent has ended and all is read.
+
+        Following a log also ends when the kubelet rotates the file or restarts, so what counts is
+        a reading that began after the agent had ended.
+        """
+        tries = 0
+        while True:
+            pod = await self._pod()
+            ended = over(pod)
+            reading = _Reading()
+            try:
+                chunks = self._pods.client.pod_log(
+                    pod.metadata.name, container=CONTAINER, namespace=self._pods.namespace, follow=not ended
+                )
+                async with contextlib.aclosing(chunks):
+                    async for data in chunks:
+                        for output in reading.feed(data):
+                            if output.ordinal >= following:
+                                following = output.ordinal + 1
+                                yield output
+                tries = 0
+            except KubeError as error:
+                tries += 1
+                log.info("session.log-interrupted", session=self._ref.session, error=error.message, tries=tries)
+                if ended and tries >= LOG_TRIES:
+                    raise SessionFailed(self._ref.session, _unreadable(pod, error)) from error
+                await asyncio.sleep(pause(tries, error))
+                continue
+            if ended:
+                for output in reading.close():
+                    if output.ordinal >= following:
+                        yield output
+                return
+            await self._ended(LOOK_AGAIN)
+
+    async def _ended(self, seconds: float) -> Pod | None:
+        """The pod when its agent has ended within so many seconds, else None. Raises SessionFailed when it is gone."""
+        name = (await self._pod()).metadata.name
+        try:
+            pod = await self._pods.watched.until(name, self._look, Deadline.after(seconds))
+        except DeadlineExceeded:
+            return None
+        if pod is None:
+            raise SessionFailed(self._ref.session, diagnose.vanished(self._job, self._seen))
+        return pod
+
+    def _look(self, pod: Pod | None) -> bool:
+        self._seen = pod or self._seen
+        return over_or_gone(pod)
+
+    async def _pod(self) -> Pod:
+        """The session's pod, waiting for it to be made. Raises SessionFailed when there is none and none will come."""
+        watched, session = self._pods.watched, self._ref.session
+        await watched.synced(Deadline.never())
+        while (pod := self._known_pod()) is None:
+            if self._seen is not None or await self._pods.is_over(self._job, self._uid):
+                raise SessionFailed(session, diagnose.vanished(self._job, self._seen))
+            with contextlib.suppress(DeadlineExceeded):
+                await watched.find(
+                    lambda pod: pod.metadata.label(labels.SESSION) == session, Deadline.after(LOOK_AGAIN_AT_MOST)
+                )
+        self._seen = pod
+        return pod
+
+    def _known_pod(self) -> Pod | None:
+        return self._pods.pod_of(self._ref.session)
+
+    def _judge(self, pod: Pod, stderr: str) -> None:
+        if failure := diagnose.ending(pod, CONTAINER, stderr):
+            raise SessionFailed(self._ref.session, failure)
+        log.info("session.ended", session=self._ref.session, pod=pod.metadata.name)
+
+
+class _Reading:
+    """One pass over an agent's output from its beginning; counts what it finds."""
+
+    def __init__(self) -> None:
+        self._parser = MarkerParser()
+        self._count = 0
+
+    def feed(self, data: bytes) -> list[AgentOutput]:
+        return self._numbered(self._parser.feed(data))
+
+    def close(self) -> list[AgentOutput]:
+        return self._numbered(self._parser.close())
+
+    def _numbered(self, found: list[ContainerOutput]) -> list[AgentOutput]:
+        numbered = [AgentOutput(self._count + place, output) for place, output in enumerate(found)]
+        self._count += len(found)
+        return numbered
+
+
+def _unreadable(pod: Pod, error: KubeError) -> Diagnosis:
+    return diagnose.loss(pod) or Diagnosis(
+        FailureKind.API,
+        f"the log of pod {pod.metadata.name} cannot be read, so answers may be missing: {error.message}; "
+        f"check node {pod.spec.node_name}",
+        diagnose.INTERRUPTED,
+    )

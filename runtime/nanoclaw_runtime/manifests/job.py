@@ -1,0 +1,27 @@
+"""The Job of one session."""
+
+from __future__ import annotations
+
+from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.domain.model import SessionPlan
+from nanoclaw_runtime.manifests.pod import Manifest, agent_pod
+
+
+def agent_job(plan: SessionPlan) -> Manifest:
+    """One pod, once. Kubernetes deletes the Job `keep_finished` seconds after it ended."""
+    ref, config = plan.ref, plan.config
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": names.job(ref.folder, ref.session),
+            "labels": labels.session(ref.folder, ref.session, ref.kind),
+            "annotations": {labels.FOLDER: ref.folder},
+        },
+        "spec": {
+            "backoffLimit": 0,  # a retry is the queue's decision: only it still has the message
+            "activeDeadlineSeconds": round(config.deadline),
+            "ttlSecondsAfterFinished": round(config.keep_finished),
+            "template": agent_pod(plan),
+        },
+    }
