@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import uuid
@@ -10,39 +9,35 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nanoclaw_dev import engine_binaries, modules
+from nanoclaw_dev import engine_binaries
 from nanoclaw_dev.cluster.control_plane import ControlPlane
-from nanoclaw_dev.cluster.instance import Instance
 from nanoclaw_dev.engine import Engine
 from nanoclaw_dev.paths import CHECKOUT
 from nanoclaw_dev.progress import Progress
+from tests.support import cluster as support
 
 HERE = Path(__file__).parent
-
-
-def unavailable(reason: str) -> None:
-    """A missing layer is a skip on a person's machine and a failure where everything is expected to be there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
 def binaries():
     found = engine_binaries.present()
     if found is None:
-        unavailable("the Pulumi engine is not built: `make test` builds it")
+        support.unavailable("the Pulumi engine is not built: `make test` builds it")
     return found
 
 
 @pytest.fixture(scope="session")
-def control_plane(tmp_path_factory):
+def control_plane():
     """An API with its controllers, which delete what a deleted namespace held, and no node."""
-    if not all(module.built() for module in modules.CLUSTER):
-        unavailable("Kubernetes is not built: `make test` builds it")
-    instance = Instance(f"engine-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("state"))
-    with ControlPlane(instance, controllers=True) as running:
-        yield running
+    support.need_control_plane()
+    support.remove_abandoned()
+    running = ControlPlane(support.free_instance("engine"), controllers=True)
+    try:
+        with running:
+            yield running
+    finally:
+        running.remove()
 
 
 @dataclass

@@ -6,10 +6,13 @@ they are, and the options. Whether the engine and a cluster accept them is `test
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,23 +95,32 @@ def settings(stack: str) -> dict[str, Any]:
 
 
 def record(stack: str, config: Mapping[str, str], secret_keys: tuple[str, ...] = ()) -> list[Registered]:
-    """Everything the program registers for this configuration, in order.
+    """Everything the program registers for this configuration, in order; recorded once a test run.
 
-    Runs in a process of its own: the SDK keeps global state, and its mocks leave event loops behind.
     Raises AssertionError with the program's message when it refuses.
     """
-    question = json.dumps({"stack": stack, "config": dict(config), "secret_keys": list(secret_keys)})
-    answer = subprocess.run(
-        [sys.executable, "-m", "tests.infra.recording"],
-        cwd=CHECKOUT,
-        input=question,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if answer.returncode:
-        raise AssertionError(answer.stderr)
-    return [Registered(**each) for each in json.loads(answer.stdout)]
+    answer = _answer(json.dumps({"stack": stack, "config": dict(config), "secret_keys": list(secret_keys)}))
+    return [Registered(**each) for each in json.loads(answer)]
+
+
+@functools.cache
+def _answer(question: str) -> str:
+    """Asked in a process of its own: the SDK keeps global state, and its mocks leave event loops behind."""
+    with tempfile.TemporaryDirectory(prefix="nanoclaw-recording-") as home:
+        kubeconfig = Path(home) / ".kube" / "config"
+        kubeconfig.parent.mkdir()
+        kubeconfig.touch()
+        answer = subprocess.run(
+            [sys.executable, "-m", "tests.infra.recording"],
+            cwd=CHECKOUT,
+            env=os.environ | VARIABLES | {"HOME": home, "NANOCLAW_KUBECONFIG": str(kubeconfig)},
+            input=question,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
 
 
 def main() -> None:

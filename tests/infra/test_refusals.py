@@ -4,18 +4,23 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from nanoclaw_infra.refusals import StackRefused
 from nanoclaw_infra.settings import StackSettings
-from tests.infra.recording import settings
+from tests.infra.recording import VARIABLES, settings
 
 
-def read(stack="local", environ=None, **values):
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    """A home with a kubeconfig in it, which the settings ask for."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "kubeconfig").touch()
+
+
+def read(stack="local", **values):
     return StackSettings.read(
-        stack, {"settings": settings("local")} | values, os.environ if environ is None else environ
+        stack, {"settings": settings("local")} | values, VARIABLES | {"NANOCLAW_KUBECONFIG": "~/kubeconfig"}
     )
 
 
