@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
+import signal
+import subprocess
 
 import pytest
 
@@ -98,3 +101,26 @@ def test_a_mistake_in_the_stack_file_is_all_a_preview_shows(project):
 
     assert "needs a tag or a digest" in str(failed.value)
     assert "Traceback" not in str(failed.value)
+
+
+def test_a_killed_run_does_not_block_the_next_one(project, control_plane):
+    project.write()
+    process = subprocess.Popen(
+        [project.engine.binaries.cli, "up", "--stack", project.stack, "--yes", "--skip-preview", "--non-interactive"],
+        cwd=project.folder,
+        env=project.engine.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        for line in process.stdout:
+            if "creating" in line:
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+    assert list((project.engine.state / "stacks" / ".pulumi" / "locks").rglob("*.json")), "it was killed in its work"
+
+    project.up()
+
+    assert names.STORE_CLAIM in claims(control_plane, project.namespace)
+    assert project.preview() == set()

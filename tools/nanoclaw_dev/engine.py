@@ -8,12 +8,14 @@ state are used, for stacks that are not ours to seal. Where the binaries come fr
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from nanoclaw_dev.paths import CHECKOUT
 from nanoclaw_dev.progress import Step
 
 _RESOURCE = re.compile(r"^\s*\S{1,2}\s+(?P<type>[\w.]+:\S+)\s+(?P<name>\S+)\s+(?P<state>[a-z]+)")
+_LOCKED = "the stack is currently locked by"
 _INHERITED = ("HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 # And whatever names a proxy: a cloud cluster may only be reachable through one.
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -56,15 +59,15 @@ class Engine:
 
     def up(self, stack: str, step: Step) -> None:
         """Create and update until the cluster has what the program declares. Raises EngineFailed."""
-        self._followed(step, "up", "--stack", stack, "--yes", "--skip-preview")
+        self._followed(step, "up", stack, "--yes", "--skip-preview")
 
     def destroy(self, stack: str, step: Step) -> None:
         """Delete all but what the stack protects. Raises EngineFailed."""
-        self._followed(step, "destroy", "--stack", stack, "--yes", "--skip-preview", "--exclude-protected")
+        self._followed(step, "destroy", stack, "--yes", "--skip-preview", "--exclude-protected")
 
     def refresh(self, stack: str, step: Step) -> None:
         """Take what is in the cluster over into the state. Raises EngineFailed."""
-        self._followed(step, "refresh", "--stack", stack, "--yes", "--skip-preview")
+        self._followed(step, "refresh", stack, "--yes", "--skip-preview")
 
     def has_drift(self, stack: str) -> bool:
         """Whether the cluster differs from the state in what the stack owns."""
@@ -138,7 +141,21 @@ class Engine:
             raise EngineFailed(_failure(arguments[0], [*result.stdout.splitlines(), *result.stderr.splitlines()]))
         return result.stdout
 
-    def _followed(self, step: Step, *arguments: str) -> None:
+    def _followed(self, step: Step, command: str, stack: str, *flags: str) -> None:
+        if self.state is None:
+            self._follow(step, command, "--stack", stack, *flags)
+            return
+        with _exclusive(self.state / "lock"):
+            try:
+                self._follow(step, command, "--stack", stack, *flags)
+            except EngineFailed as failed:
+                if _LOCKED not in str(failed):
+                    raise
+                # We alone use this state and nobody else is at it: the lock is of a run that was killed.
+                self._run("cancel", "--stack", stack, "--yes")
+                self._follow(step, command, "--stack", stack, *flags)
+
+    def _follow(self, step: Step, *arguments: str) -> None:
         lines: list[str] = []
         finished = 0
         process = subprocess.Popen(
@@ -159,6 +176,14 @@ class Engine:
                     step.note(f"{finished} done, {match['state']} {match['type'].rsplit(':', 1)[-1]} {match['name']}")
         if process.returncode:
             raise EngineFailed(_failure(arguments[0], lines))
+
+
+@contextlib.contextmanager
+def _exclusive(lock: Path) -> Iterator[None]:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _place_plugin(home: Path, provider: Path) -> None:

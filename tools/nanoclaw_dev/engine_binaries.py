@@ -7,6 +7,7 @@ its Python language host, and the Kubernetes provider. Running it is `engine`.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import platform
 import re
@@ -56,13 +57,13 @@ def find(progress: Progress) -> EngineBinaries:
 
 def present() -> EngineBinaries | None:
     """The engine that is on this machine already, or None."""
-    cli = _on_path() or _in_cache()
+    cli = on_path() or _in_cache()
     provider = next((place for place in (_built_provider(), _downloaded_provider()) if place.exists()), None)
     return EngineBinaries(cli, provider, "present") if cli and provider else None
 
 
 def _cli(progress: Progress) -> tuple[Path, str]:
-    if found := _on_path():
+    if found := on_path():
         return found, "on PATH"
     if found := _in_cache():
         return found, "in the cache"
@@ -72,7 +73,7 @@ def _cli(progress: Progress) -> tuple[Path, str]:
     return _assembled(), "built"
 
 
-def _on_path() -> Path | None:
+def on_path() -> Path | None:
     """A CLI on PATH that is not older than the SDK and has a Python language host."""
     found = shutil.which(CLI)
     if found is None:
@@ -192,7 +193,7 @@ def fetch(archive_url: str, checksums_url: str, place: Path, progress: Progress)
                 archive.open("wb") as out,
             ):
                 shutil.copyfileobj(answer, out)
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError):
             return False
         expected = next((line.split()[0] for line in sums.splitlines() if line.split()[1:] == [name]), None)
         with archive.open("rb") as file:

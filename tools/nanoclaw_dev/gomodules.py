@@ -91,6 +91,12 @@ def build_missing(modules: list[GoModule], progress: Progress) -> None:
         _remove_build_caches()
 
 
+def check_buildable(modules: list[GoModule]) -> None:
+    """What `build_missing` would refuse before it starts, for callers with other work to do first."""
+    if not all(module.built() for module in modules):
+        _check_space()
+
+
 def _check_space() -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(CACHE).free
@@ -221,5 +227,3 @@ def _compile(command: list[str], source: Path, environment: dict[str, str], tota
 
 def _remove_build_caches() -> None:
     shutil.rmtree(CACHE / "build", ignore_errors=True)
-
-
