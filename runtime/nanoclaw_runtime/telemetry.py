@@ -81,7 +81,7 @@ class Metrics:
         )
         self.own_seconds = Histogram(
             "nanoclaw_own_seconds",
-            "The controller's own share of the time from message to input, without waiting for the cluster.",
+            "From a session being decided on to its backend being asked: records, volumes, prompt.",
             buckets=OWN_SHARE,
             registry=self.registry,
         )

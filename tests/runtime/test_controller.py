@@ -12,6 +12,7 @@ from nanoclaw_runtime.controller.status import GroupState, SessionState
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, GroupUnknown, SessionUnknown
 from nanoclaw_runtime.store.records import EventType, MessageState
 from nanoclaw_runtime.store.store import Store
+from nanoclaw_runtime.telemetry import Metrics
 from tests.support.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.timeout(30)
@@ -49,6 +50,7 @@ class House:
             store=self.store,
             tree=self.tmp_path,
             credentials=lambda: {"ANTHROPIC_API_KEY": "sk-secret"},
+            metrics=Metrics(),
         )
         self.controller = Controller(around)
         await self.controller.declare(self.groups)

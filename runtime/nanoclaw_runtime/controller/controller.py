@@ -10,8 +10,9 @@ import asyncio
 import secrets
 import string
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import structlog
@@ -20,7 +21,7 @@ from nanoclaw_runtime.backends.base import RunningSession
 from nanoclaw_runtime.contract.config import Groups, GroupSpec
 from nanoclaw_runtime.controller.queue import GroupQueue
 from nanoclaw_runtime.controller.session import NO_GRACE, Result, Session, Surroundings
-from nanoclaw_runtime.controller.status import Check, GroupState, GroupStatus, SessionStatus
+from nanoclaw_runtime.controller.status import Check, GroupState, GroupStatus, SessionState, SessionStatus
 from nanoclaw_runtime.controller.view import Accepted
 from nanoclaw_runtime.domain.errors import (
     Diagnosis,
@@ -52,11 +53,13 @@ _GROUP_STATES: Final = {
 class Controller:
     """Everything but HTTP. `run` is its life; cancelling it leaves agents running, to be adopted."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings, *, checks: Sequence[Callable[[], Check]] = ()) -> None:
         self._around = around
+        self._checks = checks
         self._groups: dict[str, GroupSpec] = {}
         self._sessions: dict[str, Session] = {}
         self._last_failure: dict[str, tuple[Diagnosis, tuple[int, ...]]] = {}
+        self._show_metrics()
         self._queue: GroupQueue | None = None
         self._recovered = False
 
@@ -124,16 +127,12 @@ class Controller:
             await self._store_check(),
             Check("groups", bool(self._groups), f"{len(self._groups)} declared" if self._groups else "none known yet"),
             Check("sessions adopted", self._recovered, "done" if self._recovered else "still looking for sessions"),
+            *(check() for check in self._checks),
         ]
 
     def alive(self) -> bool:
         """Whether the controller can go on without a restart; it ends by itself when it cannot."""
         return True
-
-    @property
-    def waiting_groups(self) -> int:
-        """Groups that wait for a free place."""
-        return self._queue.waiting if self._queue else 0
 
     # What the queue has done
 
@@ -185,6 +184,7 @@ class Controller:
 
     async def _ending(self, ref: SessionRef, result: Result) -> Ending:
         folder, failure = ref.folder, result.failure
+        self._around.metrics.sessions_ended.labels(failure.kind if failure else "").inc()
         _log.info(
             "session over",
             group=folder,
@@ -249,6 +249,15 @@ class Controller:
                 self._running_queue.message(folder)
 
     # Small things
+
+    def _show_metrics(self) -> None:
+        metrics = self._around.metrics
+        metrics.groups_waiting.set_function(lambda: self._queue.waiting if self._queue else 0)
+        for state in SessionState:
+            metrics.sessions.labels(state).set_function(partial(self._count, state))
+
+    def _count(self, state: SessionState) -> int:
+        return sum(session.status().state is state for session in self._sessions.values())
 
     def _group(self, folder: str) -> GroupSpec:
         try:

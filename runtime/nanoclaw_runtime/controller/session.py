@@ -29,6 +29,7 @@ from nanoclaw_runtime.domain.prompt import Line, prompt, visible
 from nanoclaw_runtime.ipc.mailbox import Mailbox
 from nanoclaw_runtime.store.records import Message
 from nanoclaw_runtime.store.store import Store
+from nanoclaw_runtime.telemetry import Metrics
 
 NO_GRACE: Final = timedelta(0)
 
@@ -48,6 +49,7 @@ class Surroundings:
     tree: Path
     credentials: Callable[[], Mapping[str, str]]
     """Read anew at each start, so that rotated keys are used."""
+    metrics: Metrics
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,23 @@ class Session:
 
     async def run(self, group: GroupSpec, messages: Sequence[Message]) -> Result:
         """Start an agent with `messages` as its first prompt and stay with it until it is gone."""
-        around = self._around
+        around, begun = self._around, _now()
         ids = [message.id for message in messages]
         await around.store.begin_session(self.ref, ids, at=datetime.now(UTC))
         try:
             await self._mailbox.prepare()
             spec = SessionSpec(SessionPlan(self.ref, around.config), await self._stdin(group, messages))
+            around.metrics.own_seconds.observe(_now() - begun)
             running = await around.backend.start(spec)
         except SessionFailed as failure:
             return await self._finish(failure.diagnosis)
         except OSError as error:
             return await self._finish(_volume_refused(self.ref.folder, error))
+        now = datetime.now(UTC)
+        for message in messages:
+            around.metrics.input_seconds.observe((now - message.created).total_seconds())
         async with _ended_if_broken(running):
-            await around.store.session_started(self.ref.session, at=datetime.now(UTC))
+            await around.store.session_started(self.ref.session, at=now)
         self._starting = False
         self._happened(open_turns=1)
         return await self._follow(running, skip=0)
@@ -197,7 +203,8 @@ class Session:
         answered = ends_turn(output)
         async with self._turn:
             text = visible(output.result) if answered else None
-            await self._around.store.commit_output(self.ref.session, item.ordinal, output, text, at=now)
+            event = await self._around.store.commit_output(self.ref.session, item.ordinal, output, text, at=now)
+            self._around.metrics.answers.inc(event is not None)
             self._outputs, self._last_output = item.ordinal + 1, now
             self._error = output.error
             self._happened(open_turns=max(0, self._moments.open_turns - answered), answered=answered)
