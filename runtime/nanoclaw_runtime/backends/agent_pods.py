@@ -6,8 +6,12 @@ gone when it is finished or deleted, because only then does nothing of it touch 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from datetime import UTC, datetime
 from typing import Final
+
+import structlog
 
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.domain.errors import SessionFailed
@@ -18,7 +22,12 @@ from nanoclaw_runtime.kube.deadline import Deadline
 from nanoclaw_runtime.kube.errors import Conflict, DeadlineExceeded, NotFound
 from nanoclaw_runtime.kube.reflector import Reflector
 from nanoclaw_runtime.kube.resources import JOBS, PODS, Job, Pod, slim
+from nanoclaw_runtime.kube.retry import pause
 from nanoclaw_runtime.manifests.pod import CONTAINER
+
+log = structlog.get_logger(__name__)
+
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 LOOK_AGAIN: Final = 1.0
 """Seconds after which something that is awaited is asked of the API server, whatever the watch says."""
@@ -41,7 +50,7 @@ class AgentPods:
     def pod_of(self, session: str) -> Pod | None:
         """The session's pod as the watch shows it; the youngest, should there be several."""
         pods = [pod for pod in self.watched.objects.values() if pod.metadata.label(labels.SESSION) == session]
-        return max(pods, key=lambda pod: int(pod.metadata.resource_version or 0), default=None)
+        return max(pods, key=lambda pod: pod.metadata.creation_timestamp or EPOCH, default=None)
 
     async def is_over(self, job: str, uid: str) -> bool:
         """Whether the Job with this uid has ended or is no more, so that it gets no further pod."""
@@ -57,14 +66,18 @@ class AgentPods:
         Raises SessionFailed when a pod does not go away; it is never forced, because on a node
         that is merely unreachable its agent still writes.
         """
+        name = names.job(ref.folder, ref.session)
         with contextlib.suppress(NotFound, Conflict):
-            name = names.job(ref.folder, ref.session)
             await self.client.delete(JOBS, name, namespace=self.namespace, uid=uid, propagation="Foreground")
         deadline = Deadline.after(GONE_WITHIN)
-        while remaining := await self.alive(f"{labels.SESSION}={ref.session}"):
-            if deadline.passed:
+        while (remaining := await self.alive(f"{labels.SESSION}={ref.session}")) or await self._exists(name, uid):
+            if not deadline.passed:
+                await self.look_again(remaining, deadline)
+            elif remaining:
                 raise SessionFailed(ref.session, diagnose.undead(remaining[0]))
-            await self.look_again(remaining, deadline)
+            else:  # without a pod it can do no harm
+                log.warning("job.stays", job=name, remedy="check the cluster's garbage collector")
+                return
 
     async def alive(self, selector: str) -> list[Pod]:
         """Pods that run or may yet run, as the API server knows them now."""
@@ -73,10 +86,18 @@ class AgentPods:
 
     async def look_again(self, pods: list[Pod], deadline: Deadline) -> None:
         """Return when the first of the pods has ended or gone, or after a second at the latest."""
+        name = pods[0].metadata.name if pods else ""
+        if name not in self.watched.objects:  # the watch is behind, or there is only a Job left
+            await asyncio.sleep(pause(0))
+            return
         with contextlib.suppress(DeadlineExceeded):
-            await self.watched.until(
-                pods[0].metadata.name, lambda pod: pod is None or pod.finished, deadline.within(LOOK_AGAIN)
-            )
+            await self.watched.until(name, lambda pod: pod is None or pod.finished, deadline.within(LOOK_AGAIN))
+
+    async def _exists(self, job: str, uid: str) -> bool:
+        try:
+            return bool((await self.client.get(JOBS, job, namespace=self.namespace))["metadata"]["uid"] == uid)
+        except NotFound:
+            return False
 
 
 def over(pod: Pod) -> bool:

@@ -158,7 +158,7 @@ class JobSession:
         watched, session = self._pods.watched, self._ref.session
         await watched.synced(Deadline.never())
         while (pod := self._known_pod()) is None:
-            if self._seen is not None or await self._pods.is_over(self._job, self._uid):
+            if self._seen is not None or await self._is_over():
                 raise SessionFailed(session, diagnose.vanished(self._job, self._seen))
             with contextlib.suppress(DeadlineExceeded):
                 await watched.find(
@@ -166,6 +166,13 @@ class JobSession:
                 )
         self._seen = pod
         return pod
+
+    async def _is_over(self) -> bool:
+        try:
+            return await self._pods.is_over(self._job, self._uid)
+        except KubeError as error:
+            log.info("session.not-seen", session=self._ref.session, error=error.message)
+            return False
 
     def _known_pod(self) -> Pod | None:
         return self._pods.pod_of(self._ref.session)

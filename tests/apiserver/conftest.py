@@ -1,0 +1,79 @@
+"""Our own client on a real API server, as its administrator and as the controller."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nanoclaw_dev.cluster.control_plane import ControlPlane
+from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES
+from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.errors import Target
+from nanoclaw_runtime.kube.resources import Resource
+
+ACCOUNTS = Resource("ServiceAccount", "serviceaccounts")
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+
+
+@pytest.fixture
+async def admin(apiserver: ControlPlane) -> AsyncIterator[KubeClient]:
+    async with await KubeClient.connect(apiserver.kubeconfig) as client:
+        yield client
+
+
+@pytest.fixture
+async def controller_kubeconfig(admin: KubeClient, apiserver: ControlPlane, namespace: str, tmp_path: Path) -> Path:
+    """A kubeconfig of the controller's ServiceAccount, which has exactly the contract's Role."""
+    metadata = {"name": names.CONTROLLER}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+    await admin.create(ACCOUNTS, account, namespace=namespace)
+    rules = [
+        {
+            "apiGroups": [rule.api_group],
+            "resources": list(rule.resources),
+            "verbs": list(rule.verbs),
+            "resourceNames": list(rule.names),
+        }
+        for rule in CONTROLLER_RULES
+    ]
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules}
+    await admin.create(Resource("Role", "roles", RBAC), role, namespace=namespace)
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": names.CONTROLLER},
+        "subjects": [{"kind": "ServiceAccount", "name": names.CONTROLLER, "namespace": namespace}],
+    }
+    await admin.create(Resource("RoleBinding", "rolebindings", RBAC), binding, namespace=namespace)
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+    path = ACCOUNTS.path(namespace, names.CONTROLLER, "token")
+    token = (await admin.request("POST", path, Target("create", "token"), body=request))["status"]["token"]
+    return write_kubeconfig(tmp_path / "controller", apiserver.kubeconfig, user={"token": token}, namespace=namespace)
+
+
+@pytest.fixture
+async def controller(controller_kubeconfig: Path) -> AsyncIterator[KubeClient]:
+    async with await KubeClient.connect(controller_kubeconfig) as client:
+        yield client
+
+
+def write_kubeconfig(
+    path: Path, original: Path, *, user: dict[str, Any] | None = None, namespace: str = "", server: str = ""
+) -> Path:
+    """A copy of `original` with another user, default namespace or server."""
+    config = yaml.safe_load(original.read_text())
+    if user is not None:
+        config["users"][0]["user"] = user
+    if namespace:
+        config["contexts"][0]["context"]["namespace"] = namespace
+    if server:
+        config["clusters"][0]["cluster"] = {"server": server}
+        config["users"][0]["user"] = {}
+    path.write_text(yaml.safe_dump(config))
+    return path
