@@ -1,0 +1,93 @@
+"""`make check`: what can be known about the code without a binary of ours, in under a minute.
+
+All steps run, even behind one that failed; a step's output is shown only when it failed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanoclaw_dev.paths import CHECKOUT
+from nanoclaw_dev.progress import Progress, duration
+
+PROGRAMS = Path(sys.executable).parent
+# The environment's own tools, whatever PATH says.
+
+WITHOUT_BINARIES = "not apiserver and not engine and not cluster"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tool of the environment and its arguments."""
+
+    title: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step."""
+
+    title: str
+    passed: bool
+    seconds: float
+    output: str
+
+    def line(self) -> str:
+        return f"{'✓' if self.passed else '✗'} {self.title}  {duration(self.seconds)}"
+
+
+STATIC = (
+    Step("Format", ("ruff", "format", "--check", ".")),
+    Step("Lint", ("ruff", "check", "--quiet", ".")),
+    Step("Types", ("mypy",)),
+    Step("Import contracts", ("lint-imports", "--no-logo")),
+)
+"""Steps that read the code without running it."""
+
+TESTS = Step("Tests that need no binary", ("pytest", "--quiet", "-m", WITHOUT_BINARIES))
+
+
+class _StepFailed(Exception):
+    """Marks the step as failed in the progress; never leaves this module."""
+
+
+def check(progress: Progress) -> int:
+    """Run every step; returns the exit code."""
+    outcomes = run([*STATIC, TESTS], progress)
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
+
+
+def run(steps: list[Step], progress: Progress) -> list[Outcome]:
+    """Run the steps one after the other; the output of those that fail follows behind all of them."""
+    outcomes = [_run(step, progress) for step in steps]
+    for outcome in outcomes:
+        if not outcome.passed:
+            progress.say(f"\n{outcome.title}:\n{outcome.output.strip()}")
+    return outcomes
+
+
+def _run(step: Step, progress: Progress) -> Outcome:
+    program, *arguments = step.command
+    started = time.monotonic()
+    result = None
+    try:
+        with progress.step(step.title):
+            result = subprocess.run(
+                [str(PROGRAMS / program), *arguments],
+                cwd=CHECKOUT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            if result.returncode:
+                raise _StepFailed
+    except _StepFailed:
+        pass
+    assert result is not None
+    return Outcome(step.title, not result.returncode, time.monotonic() - started, result.stdout)
