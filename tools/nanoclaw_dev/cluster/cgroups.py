@@ -31,18 +31,20 @@ class Hierarchies:
 
 
 def hierarchies() -> Hierarchies:
-    """The usable trees. Raises SetupError when controllers are missing."""
+    """The trees of this machine, usable or not."""
     listed = UNIFIED / "cgroup.controllers"
     if listed.exists():
-        found = Hierarchies(2, (UNIFIED,), frozenset(listed.read_text().split()))
-    else:
-        found = version_1(Path("/proc/self/mountinfo").read_text())
+        return Hierarchies(2, (UNIFIED,), frozenset(listed.read_text().split()))
+    return version_1(Path("/proc/self/mountinfo").read_text())
+
+
+def check_controllers(found: Hierarchies) -> None:
+    """Raises SetupError when a kubelet would not start with these."""
     if lacking := NEEDED - found.controllers:
         raise SetupError(
             f"The kernel offers no cgroup controller {', '.join(sorted(lacking))} below {UNIFIED}: mount it, or, in a "
             "container, start that container with the machine's cgroups."
         )
-    return found
 
 
 def version_1(mount_information: str) -> Hierarchies:

@@ -72,7 +72,7 @@ class Cluster:
                 return
             if not self.processes.names():
                 system.check_space(self.instance.folder)
-            cgroups.hierarchies()
+            cgroups.check_controllers(cgroups.hierarchies())
             network.check_addresses(self.instance)
             with progress.step("Starting Kubernetes") as step:
                 self._start(step)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import shutil
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -113,10 +114,19 @@ class ControlPlane:
         with locked(self.instance):
             self.halt()
 
+    def remove(self) -> None:
+        """Stop, and delete all objects with it."""
+        self.stop()
+        shutil.rmtree(self.instance.folder, ignore_errors=True)
+        self.instance.lock.unlink(missing_ok=True)
+
     def launch(self, step: Step) -> None:
         """Start the programs without waiting for them; for callers that hold the lock."""
         wanted = self._programs()
-        system.check_ports(self._ports_to_come(wanted))
+        for name in self.names():
+            if not self.processes.pid(name):
+                self.processes.stop(name)  # one that just died may still hold its port
+        system.check_ports(self._ports_to_come())
         for name in (ETCD, API_SERVER):
             step.note(name)
             self.processes.ensure(wanted[name])
@@ -178,7 +188,7 @@ class ControlPlane:
             key=user.key.read_bytes(),
         )
 
-    def _ports_to_come(self, wanted: dict[str, Program]) -> list[tuple[str, int]]:
+    def _ports_to_come(self) -> list[tuple[str, int]]:
         instance = self.instance
         ports = {
             ETCD: [("127.0.0.1", instance.etcd_port), ("127.0.0.1", instance.etcd_peer_port)],
@@ -186,6 +196,4 @@ class ControlPlane:
             CONTROLLER_MANAGER: [("127.0.0.1", instance.controller_manager_port)],
             SCHEDULER: [("127.0.0.1", instance.scheduler_port)],
         }
-        return [
-            port for name in self.names() if name in wanted and not self.processes.pid(name) for port in ports[name]
-        ]
+        return [port for name in self.names() if not self.processes.pid(name) for port in ports[name]]

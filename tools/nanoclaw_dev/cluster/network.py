@@ -81,6 +81,12 @@ def connect(place: NodePlace, pid: int) -> None:
     _ip("link", "add", place.interface, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
 
 
+def unplug(place: NodePlace) -> None:
+    """Remove a node's cable. It also goes with the node, but only some time after."""
+    if any(link["ifname"] == place.interface for link in _ask("link", "show", "type", "veth")):
+        _ip("link", "delete", place.interface)
+
+
 def plug_in(place: NodePlace) -> None:
     """Put the host's end of a node's cable into the bridge, where it may be already."""
     _ip("link", "set", place.interface, "master", place.instance.bridge, "up")

@@ -59,6 +59,7 @@ class Node:
             processes.kill(init)
         for part in ("kubelet", "kube-proxy", "containerd", "init"):
             self._processes.stop(self._named(part))
+        network.unplug(self.place)
         cgroups.remove(self.place.cgroup)
 
     def healthy(self) -> bool:

@@ -95,11 +95,12 @@ class Processes:
 
     def stop(self, name: str, *, grace: float = 0.0) -> None:
         """Ask the program to end, kill it after `grace` seconds, and return when it is gone."""
-        record = self._record(name)
+        record = self._recorded(name)
         if record is not None:
             with _handle(record.pid) as handle:
                 # The handle pins the process; only now it is certain that the number is still ours.
-                if handle is not None and _start_time(record.pid) == record.started:
+                # A killed one counts as ended before it has let go of its sockets: waited for here too.
+                if handle is not None and _seen(record.pid).started == record.started:
                     _end(handle, grace)
         child = self._children.pop(name, None)
         if child is not None:
@@ -143,19 +144,27 @@ class Processes:
                 start_new_session=True,  # a Ctrl-C in the terminal is for us, we stop them in order
             )
         self._children[program.name] = child
-        record = _Record(child.pid, _start_time(child.pid) or 0, _boot(), program.digest())
+        record = _Record(child.pid, _seen(child.pid).started, _boot(), program.digest())
         write_private(self._path(program.name), json.dumps(asdict(record)))
 
     def _record(self, name: str) -> _Record | None:
+        """What is known of a program that runs."""
         child = self._children.get(name)
         if child is not None and child.poll() is not None:
             return None
+        record = self._recorded(name)
+        if record is None:
+            return None
+        seen = _seen(record.pid)
+        return record if seen.alive and seen.started == record.started else None
+
+    def _recorded(self, name: str) -> _Record | None:
+        """What is known of a program started since this machine was, running or not."""
         try:
             record = _Record(**json.loads(self._path(name).read_text()))
         except FileNotFoundError:
             return None
-        alive = record.boot == _boot() and _start_time(record.pid) == record.started
-        return record if alive else None
+        return record if record.boot == _boot() else None
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
@@ -207,10 +216,18 @@ def _boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which a process started; None when there is none, or only its corpse."""
+@dataclass(frozen=True)
+class _Seen:
+    """A process as the kernel tells it."""
+
+    alive: bool
+    started: int
+    """Clock ticks since boot; -1 when there is no such process."""
+
+
+def _seen(pid: int) -> _Seen:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in {"Z", "X"} else int(fields[19])
+        return _Seen(alive=False, started=-1)
+    return _Seen(alive=fields[0] not in {"Z", "X"}, started=int(fields[19]))

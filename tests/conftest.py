@@ -1,0 +1,52 @@
+"""Real clusters for all tests that need one, each started once a session and always torn down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from nanoclaw_dev.cluster.cluster import Cluster
+from nanoclaw_dev.cluster.control_plane import ControlPlane
+from tests.support import cluster as support
+
+
+@pytest.fixture(scope="session")
+def apiserver() -> Iterator[ControlPlane]:
+    """etcd and kube-apiserver on loopback; no controllers, no nodes, no root needed."""
+    support.need_control_plane()
+    support.remove_abandoned()
+    control_plane = ControlPlane(support.free_instance("apiserver"))
+    try:
+        with control_plane:
+            yield control_plane
+    finally:
+        control_plane.remove()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A whole cluster of one node, with the tests' busybox image on it."""
+    support.need_node()
+    support.remove_abandoned()
+    running = Cluster(support.free_instance("cluster"))
+    try:
+        with running:
+            running.import_image(support.busybox_archive(tmp_path_factory.mktemp("image")))
+            yield running
+    finally:
+        running.remove()
+
+
+@pytest.fixture
+def namespace(apiserver: ControlPlane) -> Iterator[str]:
+    """A namespace of this test's own on the API server."""
+    with support.temporary_namespace(apiserver) as name:
+        yield name
+
+
+@pytest.fixture
+def cluster_namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of this test's own on the cluster."""
+    with support.temporary_namespace(cluster) as name:
+        yield name
