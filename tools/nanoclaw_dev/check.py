@@ -52,10 +52,6 @@ STATIC = (
 TESTS = Step("Tests that need no binary", ("pytest", "--quiet", "-m", WITHOUT_BINARIES))
 
 
-class _StepFailed(Exception):
-    """Marks the step as failed in the progress; never leaves this module."""
-
-
 def check(progress: Progress) -> int:
     """Run every step; returns the exit code."""
     outcomes = run([*STATIC, TESTS], progress)
@@ -74,20 +70,15 @@ def run(steps: list[Step], progress: Progress) -> list[Outcome]:
 def _run(step: Step, progress: Progress) -> Outcome:
     program, *arguments = step.command
     started = time.monotonic()
-    result = None
-    try:
-        with progress.step(step.title):
-            result = subprocess.run(
-                [str(PROGRAMS / program), *arguments],
-                cwd=CHECKOUT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            if result.returncode:
-                raise _StepFailed
-    except _StepFailed:
-        pass
-    assert result is not None
+    with progress.step(step.title) as shown:
+        result = subprocess.run(
+            [str(PROGRAMS / program), *arguments],
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if result.returncode:
+            shown.fail()
     return Outcome(step.title, not result.returncode, time.monotonic() - started, result.stdout)

@@ -34,6 +34,7 @@ class Step:
     def __init__(self, title: str, out: TextIO) -> None:
         self._title, self._out = title, out
         self._note = ""
+        self.passed = True
         self._started = time.monotonic()
         self._stop = threading.Event()
         self._live = out.isatty()
@@ -42,6 +43,10 @@ class Step:
     def note(self, text: str) -> None:
         """Replace what is shown behind the title, such as `412/1180 packages`."""
         self._note = text
+
+    def fail(self) -> None:
+        """Mark the step as failed although nothing is raised: a check that did not pass."""
+        self.passed = False
 
     def begin(self) -> None:
         if not self._live:
@@ -90,4 +95,4 @@ class Progress:
         except BaseException:
             step.end("✗")
             raise
-        step.end("✓")
+        step.end("✓" if step.passed else "✗")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
-import sys
 import time
 
 from nanoclaw_dev import check, engine_binaries, gomodules, images, modules, system
@@ -32,7 +32,7 @@ def test(progress: Progress) -> int:
     for outcome in [*outcomes, tests]:
         progress.say(outcome.line())
     if unavailable:
-        progress.say(f"– Not run here: {unavailable}")
+        progress.say(f"- Not run here: {unavailable}")
     progress.say(closing)
     return 0 if all(outcome.passed for outcome in [*outcomes, tests]) else 1
 
@@ -43,21 +43,25 @@ def set_up(progress: Progress) -> str | None:
     Returns why the layers that need a node cannot run on this machine, or None when they can.
     Raises SetupError when something can be had here but could not, and for that reason with CI=true.
     """
+    unavailable = _no_node()
+    if unavailable is None:
+        system.install_missing({**system.CLUSTER_PACKAGES, **system.IMAGE_PACKAGES}, progress)
+    engine_binaries.find(progress)
+    if platform.system() == "Linux":
+        gomodules.build_missing(modules.CLUSTER, progress)
+    if unavailable is None:
+        images.build_images(progress)
+    return unavailable
+
+
+def _no_node() -> str | None:
     try:
         system.check_root()
     except SetupError as reason:
         if os.environ.get("CI") == "true":
             raise
-        unavailable = str(reason)
-    else:
-        unavailable = None
-        system.install_missing({**system.CLUSTER_PACKAGES, **system.IMAGE_PACKAGES}, progress)
-    engine_binaries.find(progress)
-    if sys.platform == "linux":
-        gomodules.build_missing(modules.CLUSTER, progress)
-    if unavailable is None:
-        images.build_images(progress)
-    return unavailable
+        return str(reason)
+    return None
 
 
 def _pytest(progress: Progress) -> tuple[Outcome, str]:
