@@ -1,0 +1,176 @@
+"""`make up`, `make down`, `make preview`: from a checkout to an answered message, and back.
+
+Only the order of things is here; engine, cluster and images each know how they are made. All that
+a machine may lack is checked before the first of them starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from nanoclaw_dev import engine_binaries, gomodules, images, modules, system
+from nanoclaw_dev.cluster import cgroups, network
+from nanoclaw_dev.cluster.cluster import Cluster
+from nanoclaw_dev.cluster.instance import Instance
+from nanoclaw_dev.engine import Engine
+from nanoclaw_dev.engine_binaries import EngineBinaries
+from nanoclaw_dev.errors import SetupError
+from nanoclaw_dev.paths import CACHE
+from nanoclaw_dev.progress import Progress
+
+STACK = "local"
+PASSPHRASE = "local"
+# Nothing of the local stack is secret; the word is written in its file.
+
+GROUP, GREETING = "main", "hello"
+ANSWER = 120
+# Seconds for the first answer; a quiet machine needs two.
+
+
+def up(progress: Progress) -> None:
+    """Everything up and a first message answered. Raises SetupError with one sentence and its remedy."""
+    cluster = Cluster(Instance())
+    _check(cluster)
+    system.install_missing({**system.CLUSTER_PACKAGES, **system.IMAGE_PACKAGES}, progress)
+    binaries = engine_binaries.find(progress)
+    gomodules.build_missing(modules.CLUSTER, progress)
+    cluster.start(progress)
+    variables = _images(cluster, progress)
+    engine = _engine(binaries, cluster, variables)
+    with progress.step(f"pulumi up, stack {STACK}") as step:
+        engine.init(STACK)
+        engine.up(STACK, step)
+    outputs = engine.outputs(STACK)
+    with progress.step(f"Sending {GREETING!r} to {GROUP}"):
+        answer = _ask(cluster.kubeconfig, outputs["namespace"])
+    _tell(progress, cluster, outputs["namespace"], answer)
+
+
+def down(progress: Progress) -> None:
+    """The stack destroyed and the cluster stopped; says what is left on disk and how to remove it."""
+    cluster = Cluster(Instance())
+    system.check_root()
+    state = _engine_state(cluster)
+    if state.is_dir():
+        binaries = engine_binaries.present()
+        if binaries is None:
+            # Without an engine the stack goes with the cluster it is in.
+            with progress.step("Removing the cluster with all that is in it"):
+                cluster.remove()
+        else:
+            _destroy(_engine(binaries, cluster, {}), cluster, progress)
+    with progress.step("Stopping Kubernetes"):
+        cluster.stop()
+    for folder, what in ((cluster.instance.folder, "the cluster's state and images"), (CACHE, "binaries and images")):
+        if folder.is_dir():
+            progress.say(f"Left for a faster next time: {what}. To remove them: rm -r {shlex.quote(str(folder))}")
+
+
+def preview(progress: Progress, stack: str) -> None:
+    """Print what `pulumi up` would change in a stack. Raises SetupError when it cannot be told."""
+    binaries = engine_binaries.find(progress)
+    if stack != STACK:
+        Engine(binaries, state=None).show_preview(stack)
+        return
+    cluster = Cluster(Instance())
+    if not cluster.status().ready:
+        raise SetupError(
+            f"The cluster of stack {STACK!r} does not run: run `make up` first, or name a stack by STACK=…."
+        )
+    engine = _engine(binaries, cluster, _images(cluster, progress))
+    engine.init(STACK)
+    engine.show_preview(STACK)
+
+
+def _check(cluster: Cluster) -> None:
+    """Whatever can be known beforehand, before anything is built, installed or started."""
+    system.check_root()
+    cgroups.check_controllers(cgroups.hierarchies())
+    gomodules.check_buildable(modules.CLUSTER)
+    if not cluster.status().processes:
+        system.check_space(cluster.instance.folder)
+        network.check_addresses(cluster.instance)
+        instance = cluster.instance
+        ports = (
+            instance.etcd_port,
+            instance.etcd_peer_port,
+            instance.controller_manager_port,
+            instance.scheduler_port,
+        )
+        system.check_ports(("127.0.0.1", port) for port in ports)
+
+
+def _images(cluster: Cluster, progress: Progress) -> dict[str, str]:
+    """Build what changed, give it to the cluster, and name it for the stack."""
+    runtime, agent = images.build_images(progress)
+    with progress.step("Loading the images into the cluster") as step:
+        for image in (runtime, agent):
+            step.note(image.reference)
+            cluster.import_image(image.archive)
+    return {"NANOCLAW_RUNTIME_IMAGE": runtime.reference, "NANOCLAW_AGENT_IMAGE": agent.reference}
+
+
+def _engine_state(cluster: Cluster) -> Path:
+    return cluster.instance.folder / "pulumi"
+
+
+def _engine(binaries: EngineBinaries, cluster: Cluster, variables: dict[str, str]) -> Engine:
+    return Engine(
+        binaries,
+        state=_engine_state(cluster),
+        passphrase=os.environ.get("PULUMI_CONFIG_PASSPHRASE") or PASSPHRASE,
+        variables=variables | {"NANOCLAW_KUBECONFIG": str(cluster.kubeconfig)},
+    )
+
+
+def _destroy(engine: Engine, cluster: Cluster, progress: Progress) -> None:
+    engine.init(STACK)
+    if not engine.resources(STACK):
+        return
+    cluster.start(progress)  # objects can only be deleted through a running API
+    with progress.step(f"pulumi destroy, stack {STACK}") as step:
+        engine.destroy(STACK, step)
+    engine.remove(STACK)
+
+
+def _nanoclaw(kubeconfig: Path, namespace: str) -> list[str]:
+    program = Path(sys.executable).with_name("nanoclaw")
+    return [str(program), "--kubeconfig", str(kubeconfig), "--namespace", namespace]
+
+
+def _ask(kubeconfig: Path, namespace: str) -> str:
+    """The agent's answer to the greeting, by the command line everybody uses."""
+    command = [
+        *_nanoclaw(kubeconfig, namespace),
+        "--output",
+        "json",
+        *("send", GROUP, GREETING, "--follow", "--timeout", str(ANSWER)),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise SetupError(
+            f"The message was not answered: {(result.stderr or result.stdout).strip()} Find out more with "
+            f"`{shlex.join([*_nanoclaw(kubeconfig, namespace), 'doctor'])}`."
+        )
+    told: dict[str, Any] = json.loads(result.stdout)
+    return str(told["answer"])
+
+
+def _tell(progress: Progress, cluster: Cluster, namespace: str, answer: str) -> None:
+    progress.say()
+    progress.say(f"  {GROUP} ← {GREETING}")
+    progress.say(f"  {GROUP} → {answer}")
+    progress.say()
+    progress.say("Go on with:")
+    program = os.path.relpath(_nanoclaw(cluster.kubeconfig, namespace)[0])
+    progress.say(f"  export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))} NANOCLAW_NAMESPACE={namespace}")
+    progress.say(f'  {program} send {GROUP} "sleep 3; echo done" --follow')
+    progress.say(f"  {program} sessions")
+    progress.say(f"  {program} doctor")
+    progress.say("  make down")
