@@ -104,6 +104,7 @@ class Processes:
                     _end(handle, grace)
         child = self._children.pop(name, None)
         if child is not None:
+            child.kill()
             child.wait()
         self._path(name).unlink(missing_ok=True)
 

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nanoclaw_dev.cluster import render
+from nanoclaw_dev.cluster.provisioner import SELECTED, folder_name, given_back, volume_for
+
+FOLDER = Path("/volumes/one")
+
+
+def claim(*modes, node="node-1", **spec):
+    about = {"namespace": "team", "name": "data", "uid": "1-2", "annotations": {SELECTED: node} if node else {}}
+    wanted = {"accessModes": list(modes), "resources": {"requests": {"storage": "1Gi"}}}
+    return {"metadata": about, "spec": wanted | spec}
+
+
+def term(volume):
+    (term,) = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    (expression,) = term["matchExpressions"]
+    return expression
+
+
+def test_a_volume_for_one_node_stays_there():
+    volume = volume_for(claim("ReadWriteOnce"), render.storage_class(), FOLDER)
+    assert term(volume) == {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-1"]}
+    assert volume["spec"]["claimRef"]["uid"] == "1-2"
+    assert volume["spec"]["local"]["path"] == str(FOLDER)
+    assert volume["spec"]["capacity"] == {"storage": "1Gi"}
+
+
+def test_a_volume_for_many_nodes_can_be_mounted_on_all():
+    volume = volume_for(claim("ReadWriteMany"), render.storage_class(), FOLDER)
+    assert term(volume) == {"key": "kubernetes.io/hostname", "operator": "Exists"}
+
+
+def test_a_class_that_does_not_wait_is_served_before_any_pod():
+    at_once = render.storage_class() | {"volumeBindingMode": "Immediate"}
+    assert term(volume_for(claim("ReadWriteOnce", node=None), at_once, FOLDER))["operator"] == "Exists"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "storage_class"),
+    [
+        pytest.param(claim("ReadWriteOnce", node=None), render.storage_class(), id="no pod yet"),
+        pytest.param(claim("ReadWriteOnce"), render.storage_class() | {"provisioner": "other"}, id="another's class"),
+        pytest.param(claim("ReadWriteOnce", volumeName="chosen"), render.storage_class(), id="a volume was chosen"),
+        pytest.param(claim("ReadWriteOnce", volumeMode="Block"), render.storage_class(), id="a raw device"),
+    ],
+)
+def test_a_claim_that_is_not_for_us_gets_nothing(wanted, storage_class):
+    assert volume_for(wanted, storage_class, FOLDER) is None
+
+
+@pytest.mark.parametrize(
+    ("phase", "policy", "by", "expected"),
+    [
+        ("Released", "Delete", render.PROVISIONER, True),
+        ("Bound", "Delete", render.PROVISIONER, False),
+        ("Released", "Retain", render.PROVISIONER, False),
+        ("Released", "Delete", "another", False),
+    ],
+)
+def test_only_what_is_ours_and_released_is_deleted(phase, policy, by, expected):
+    volume = {
+        "metadata": {"annotations": {"pv.kubernetes.io/provisioned-by": by}},
+        "spec": {"persistentVolumeReclaimPolicy": policy},
+        "status": {"phase": phase},
+    }
+    assert given_back(volume) is expected
+
+
+def test_claims_of_the_same_name_get_different_folders():
+    again = claim("ReadWriteOnce")
+    again["metadata"]["uid"] = "3-4"
+    assert folder_name(again) != folder_name(claim("ReadWriteOnce"))
