@@ -135,16 +135,18 @@ class FaultProxy:
 
 
 def _administrator(config: dict, folder: Path) -> ssl.SSLContext:
-    def file(section: dict, key: str) -> str:
-        if key in section:
-            return str(folder / section[key])
-        with tempfile.NamedTemporaryFile(delete=False) as made:
-            made.write(base64.b64decode(section[f"{key}-data"]))
-        return made.name
-
     user, cluster = config["users"][0]["user"], config["clusters"][0]["cluster"]
-    context = ssl.create_default_context(cafile=file(cluster, "certificate-authority"))
-    context.load_cert_chain(file(user, "client-certificate"), file(user, "client-key"))
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def file(section: dict, key: str) -> str:
+            if key in section:
+                return str(folder / section[key])
+            made = Path(scratch) / key
+            made.write_bytes(base64.b64decode(section[f"{key}-data"]))
+            return str(made)
+
+        context = ssl.create_default_context(cafile=file(cluster, "certificate-authority"))
+        context.load_cert_chain(file(user, "client-certificate"), file(user, "client-key"))
     return context
 
 

@@ -19,11 +19,12 @@ from enum import IntEnum
 from typing import Final
 
 import aiohttp
+import msgspec
 
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.deadline import Deadline
-from nanoclaw_runtime.kube.errors import Invalid, KubeError, NotFound, PodGone, StreamLost, Target, status_document
-from nanoclaw_runtime.kube.resources import PODS
+from nanoclaw_runtime.kube.errors import Invalid, KubeError, NotFound, PodGone, StreamLost, Target
+from nanoclaw_runtime.kube.resources import PODS, Slim
 
 V5: Final = "v5.channel.k8s.io"
 V4: Final = "v4.channel.k8s.io"
@@ -73,7 +74,7 @@ async def attach(
         except (NotFound, Invalid) as error:
             raise PodGone(target, error.message, status=error.status, reason=error.reason) from error
     if socket.protocol not in protocols:
-        await socket.close()
+        await AttachedStreams(socket, target).close()
         raise KubeError(
             target, f"the API server speaks none of {', '.join(protocols)}; Kubernetes 1.30 or newer does", status=101
         )
@@ -128,6 +129,8 @@ class AttachedStreams:
     async def close(self) -> None:
         """Let go of the connection; the container runs on."""
         await self._socket.close()
+        # aiohttp forgets to do this itself when the connection was reset.
+        self._socket._response.close()  # noqa: SLF001
 
     async def _write_while_reading(self, stdin: bytes) -> None:
         # A server that waits for room to send its output reads no input either, and pings want answers.
@@ -204,8 +207,21 @@ class AttachedStreams:
         if channel == Channel.STDERR:
             self._stderr = (self._stderr + data)[-STDERR_KEPT:]
         elif channel == Channel.STATUS:
-            status = status_document(data) or {}
-            if status.get("status") != "Success":
-                raise StreamLost(self._target, str(status.get("message") or "the node ended the attach"))
+            if problem := _problem(data):
+                raise StreamLost(self._target, problem)
             self._ended = True
         return b""
+
+
+class _Status(Slim, frozen=True):
+    status: str = ""
+    message: str = ""
+
+
+def _problem(frame: bytes) -> str:
+    """What the status frame complains of; empty when the container ended and all was sent."""
+    try:
+        status = msgspec.json.decode(frame, type=_Status)
+    except msgspec.MsgspecError:
+        return "the attach ended with an unreadable status"
+    return "" if status.status == "Success" else status.message or "the node ended the attach"

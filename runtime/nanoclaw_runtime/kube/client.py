@@ -369,7 +369,8 @@ class KubeClient:
                 timeout=aiohttp.ClientWSTimeout(ws_close=5),
             )
         except aiohttp.WSServerHandshakeError as error:
-            raise error_of(target, error.status, error.headers or {}, error.message.encode()) from error
+            refusal = f"the upgrade to a WebSocket was refused with status {error.status}"
+            raise error_of(target, error.status, error.headers or {}, refusal.encode()) from error
         except _TRANSPORT as error:
             raise _unreachable(target, error) from error
 
@@ -402,7 +403,7 @@ async def _sent(
 
 
 async def _serialized(client: ApiClient, request: _Request) -> tuple[Any, ...]:
-    headers = {"Accept": "application/json", "Content-Type": "application/json"} | dict(request.headers or {})
+    headers = {"Accept": "application/json, */*", "Content-Type": "application/json"} | dict(request.headers or {})
     # Reads the service account's token anew when it has rotated, and runs kubeconfig plug-ins.
     return await client.param_serialize(
         request.method, request.path, None, list(request.query), headers, request.body, auth_settings=["BearerToken"]

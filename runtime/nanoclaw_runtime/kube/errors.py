@@ -6,7 +6,7 @@ KubeError
 ├── Conflict            409 otherwise: the object is not the one that was meant
 ├── Unauthorized        401
 ├── Forbidden           403: RBAC, admission, or a quota (`quota` tells)
-├── Invalid             400, 422: the request itself is wrong
+├── Invalid             any other 4xx, such as 400 and 422: the request itself is wrong
 ├── Throttled           429, with `retry_after`
 ├── Unavailable         5xx, or no connection at all
 ├── Gone                410: the history a watch or a page asked for is compacted
@@ -116,15 +116,10 @@ class NotConfigured(NanoclawError):
 
 
 _BY_STATUS: dict[int, type[KubeError]] = {
-    400: Invalid,
     401: Unauthorized,
     403: Forbidden,
     404: NotFound,
-    405: Invalid,
     410: Gone,
-    413: Invalid,
-    415: Invalid,
-    422: Invalid,
 }
 
 
@@ -138,7 +133,8 @@ def error_of(target: Target, status: int, headers: Mapping[str, str], body: byte
     if status == 409:
         conflict = AlreadyExists if reason == "AlreadyExists" else Conflict
         return conflict(target, message, status=status, reason=reason)
-    return _BY_STATUS.get(status, Unavailable)(target, message, status=status, reason=reason)
+    kind = _BY_STATUS.get(status, Invalid if status < 500 else Unavailable)
+    return kind(target, message, status=status, reason=reason)
 
 
 def status_document(body: bytes) -> dict[str, Any] | None:
