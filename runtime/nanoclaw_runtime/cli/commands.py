@@ -1,0 +1,323 @@
+"""The commands: options in, one call, a table or JSON out, and the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import os
+import secrets
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from pydantic import BaseModel
+from rich.table import Table
+
+from nanoclaw_runtime.api.schemas import AcceptedView
+from nanoclaw_runtime.cli import doctor, logs, render
+from nanoclaw_runtime.cli.conversation import Turn, hear
+from nanoclaw_runtime.cli.errors import CommandFailed
+from nanoclaw_runtime.cli.examine import examine, reachable
+from nanoclaw_runtime.cli.installation import Target
+from nanoclaw_runtime.cli.remote import Remote
+from nanoclaw_runtime.cli.render import Output
+from nanoclaw_runtime.domain.errors import NanoclawError
+from nanoclaw_runtime.kube.client import KubeClient
+
+COMMON: Final = ("--kubeconfig", "--context", "--namespace", "-n", "--output", "-o")
+"""Options of every command; they may stand anywhere on the line."""
+
+
+def common_first(args: Sequence[str]) -> list[str]:
+    """The arguments with the common options, and their values, moved to the front, as kubectl takes them anywhere.
+
+    Nothing behind `--` moves.
+    """
+    front: list[str] = []
+    rest: list[str] = []
+    words = iter(args)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word in COMMON:
+            front += [word, *([value] if (value := next(words, None)) is not None else [])]
+        elif word.startswith(tuple(f"{name}=" for name in COMMON if name.startswith("--"))):
+            front.append(word)
+        else:
+            rest.append(word)
+    return front + rest
+
+
+app = typer.Typer(
+    name="nanoclaw",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+sessions_app = typer.Typer(help="The sessions that are alive, or end one of them.", invoke_without_command=True)
+app.add_typer(sessions_app, name="sessions")
+
+
+@dataclass(frozen=True)
+class _Options:
+    target: Target
+    output: Output
+
+    @property
+    def json(self) -> bool:
+        return self.output is Output.JSON
+
+
+@app.callback()
+def _common(
+    context: typer.Context,
+    kubeconfig: Annotated[Path | None, typer.Option(help="File with the cluster's address.", dir_okay=False)] = None,
+    kube_context: Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", "-n", envvar="NANOCLAW_NAMESPACE", help="Found by the controller when left out."),
+    ] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="json for scripts.")] = Output.TABLE,
+) -> None:
+    """Talk to NanoClaw agents on a cluster, with nothing but a kubeconfig. The options here may stand anywhere."""
+    token = os.environ.get("NANOCLAW_TOKEN") or None
+    context.obj = _Options(Target(kubeconfig, kube_context, namespace, token), output)
+
+
+@app.command()
+def send(
+    context: typer.Context,
+    group: Annotated[str, typer.Argument(help="Folder of the group, such as main.")],
+    text: Annotated[str, typer.Argument(help="The message.")],
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for the answer and print it.")] = False,
+    sender: Annotated[str | None, typer.Option(help="Who writes; your user name when left out.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the answer.")] = 300,
+) -> None:
+    """Send a message to a group's agent. With --follow the exit status is 0 once it is answered."""
+    options: _Options = context.obj
+
+    async def work(remote: Remote) -> bool:
+        accepted = await remote.send(
+            group, text, sender=sender or getpass.getuser(), client_id=f"cli-{secrets.token_hex(8)}"
+        )
+        if not follow:
+            _print(options, accepted, lambda: _acknowledgement(accepted))
+            return True
+        return await _answered(remote, options, group, accepted, timeout)
+
+    _run(options, work)
+
+
+@app.command()
+def groups(context: typer.Context) -> None:
+    """The groups, what they are doing and how much waits."""
+    options: _Options = context.obj
+
+    async def work(remote: Remote) -> bool:
+        found = await remote.groups()
+        _print(options, found, lambda: render.groups(found, datetime.now(UTC)))
+        return True
+
+    _run(options, work)
+
+
+@sessions_app.callback()
+def sessions(context: typer.Context) -> None:
+    """The sessions that are alive."""
+    options: _Options = context.obj
+    if context.invoked_subcommand is not None:
+        return
+
+    async def work(remote: Remote) -> bool:
+        found = await remote.sessions()
+        _print(options, found, lambda: render.sessions(found, datetime.now(UTC)))
+        return True
+
+    _run(options, work)
+
+
+@sessions_app.command()
+def stop(context: typer.Context, session: Annotated[str, typer.Argument(help="Id of the session.")]) -> None:
+    """Ask a session to end; what it has not answered is told to its chat."""
+    options: _Options = context.obj
+
+    async def work(remote: Remote) -> bool:
+        await remote.stop(session)
+        _print(options, {"session": session}, lambda: f"session {session} was asked to end")
+        return True
+
+    _run(options, work)
+
+
+@app.command()
+def history(
+    context: typer.Context,
+    group: Annotated[str, typer.Argument(help="Folder of the group.")],
+    after: Annotated[int, typer.Option(min=0, help="Only messages with a larger id.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
+) -> None:
+    """The messages of a group and what became of them, oldest first."""
+    options: _Options = context.obj
+
+    async def work(remote: Remote) -> bool:
+        found = await remote.history(group, after=after, limit=limit)
+        _print(options, found, lambda: render.history(found, datetime.now(UTC)))
+        return True
+
+    _run(options, work)
+
+
+@app.command()
+def events(
+    context: typer.Context,
+    group: Annotated[str | None, typer.Argument(help="Folder of the group; every group when left out.")] = None,
+    after: Annotated[int | None, typer.Option(min=0, help="From behind this event; 0 is the very first.")] = None,
+) -> None:
+    """What happens, as it happens, until Ctrl-C. As JSON: one event a line."""
+    options: _Options = context.obj
+    console = render.console()
+
+    async def work(remote: Remote) -> bool:
+        async for event in remote.events(group, after=after):
+            if options.json:
+                _line(event.model_dump_json(by_alias=True))
+            else:
+                console.print(render.event(event), soft_wrap=True)
+        return True
+
+    _run(options, work)
+
+
+@app.command(name="logs")
+def show_logs(
+    context: typer.Context,
+    group: Annotated[str | None, typer.Argument(help="The agent of this group; the controller when left out.")] = None,
+    *,
+    session: Annotated[str | None, typer.Option(help="The agent of this session.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
+) -> None:
+    """The log of the controller, of a group's newest session, or of one session."""
+    if group is not None and session is not None:
+        raise typer.BadParameter("name a group or a session, not both", param_hint="--session")
+    options: _Options = context.obj
+
+    async def work(remote: Remote) -> bool:
+        async for chunk in logs.read(remote, group=group, session=session, follow=follow):
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+        return True
+
+    _run(options, work)
+
+
+@app.command(name="doctor")
+def examine_all(context: typer.Context) -> None:
+    """Check everything a message needs on its way; the exit status is 1 when something fails."""
+    options: _Options = context.obj
+
+    async def work() -> bool:
+        with _waiting("API server") as tell:
+            async with await KubeClient.connect(options.target.kubeconfig, options.target.context) as client:
+                found = [await reachable(client)]
+            if doctor.healthy(found):
+                async with await Remote.connect(options.target) as remote:
+                    found += await examine(remote, tell)
+        _print(options, found, lambda: render.findings(found))
+        return doctor.healthy(found)
+
+    _exit(work())
+
+
+async def _answered(remote: Remote, options: _Options, group: str, accepted: AcceptedView, timeout: float) -> bool:  # noqa: ASYNC109 - the option of the command
+    if options.json:
+        _line(accepted.model_dump_json(by_alias=True))
+    with _waiting(f"message {accepted.id}: {_waits(accepted)}") as tell:
+        try:
+            async with asyncio.timeout(timeout):
+                async for event in remote.events(group, after=accepted.event):
+                    if options.json:
+                        _line(event.model_dump_json(by_alias=True))
+                    heard = hear(event, accepted.id)
+                    if heard.turn is Turn.NOTE:
+                        tell(heard.text)
+                    elif heard.turn is not Turn.NOTHING:
+                        break
+        except TimeoutError:
+            raise CommandFailed(
+                f"message {accepted.id} has no answer after {timeout:.0f} s; "
+                f"it is not lost: `nanoclaw events {group} --after {accepted.event}` goes on waiting"
+            ) from None
+    if heard.turn is Turn.FAILED:
+        raise CommandFailed(heard.text)
+    if not options.json:
+        _line(render.printable(heard.text) or "The agent is done and had nothing to say.")
+    return True
+
+
+def _acknowledgement(accepted: AcceptedView) -> str:
+    return f"message {accepted.id} accepted; {_waits(accepted)}"
+
+
+def _waits(accepted: AcceptedView) -> str:
+    group = accepted.group
+    if group.queue_position:
+        return f"group {group.folder} is number {group.queue_position} in the queue"
+    return f"group {group.folder} is {group.state}"
+
+
+def _print(
+    options: _Options,
+    document: BaseModel | Sequence[BaseModel] | dict[str, Any],
+    table: Callable[[], Table | str],
+) -> None:
+    if options.json:
+        _line(render.dump(document))
+    elif isinstance(shown := table(), str):
+        _line(shown)
+    else:
+        render.console().print(shown)
+
+
+def _line(text: str) -> None:
+    typer.echo(text)
+
+
+@contextlib.contextmanager
+def _waiting(what: str) -> Iterator[Callable[[str], None]]:
+    """A line on the terminal that says what is waited for; nothing where nobody watches."""
+    console = render.console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status(what) as status:
+        yield lambda text: status.update(render.printable(text))
+
+
+def _run(options: _Options, work: Callable[[Remote], Coroutine[Any, Any, bool]]) -> None:
+    async def connected() -> bool:
+        async with await Remote.connect(options.target) as remote:
+            return await work(remote)
+
+    _exit(connected())
+
+
+def _exit(work: Coroutine[Any, Any, bool]) -> None:
+    try:
+        good = asyncio.run(work)
+    except NanoclawError as error:
+        typer.echo(f"nanoclaw: {error}", err=True)
+        raise typer.Exit(1) from None
+    if not good:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Exit status 0 for success, 1 for a failure told in one sentence, 2 for a mistake on the line."""
+    app(common_first(sys.argv[1:]))

@@ -1,0 +1,183 @@
+"""What a look at the cluster means: pure functions from what was found to findings with a remedy.
+
+Looking is `examine`'s business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+
+from nanoclaw_runtime.api.schemas import Readiness
+from nanoclaw_runtime.contract import labels, names
+
+OLDEST: Final = (1, 24)
+"""The oldest Kubernetes the installation is meant for."""
+RECENT: Final = timedelta(minutes=15)
+_SHOWN_EVENTS: Final = 5
+
+Object = Mapping[str, Any]
+
+
+class Verdict(StrEnum):
+    GOOD = "ok"
+    DOUBTFUL = "warning"
+    BAD = "failed"
+    SKIPPED = "skipped"
+
+
+class Finding(BaseModel):
+    """One line of the report."""
+
+    model_config = ConfigDict(frozen=True)
+
+    check: str
+    verdict: Verdict
+    evidence: str
+    remedy: str = ""
+
+
+def healthy(findings: Iterable[Finding]) -> bool:
+    return all(finding.verdict is not Verdict.BAD for finding in findings)
+
+
+def skipped(check: str, because: str) -> Finding:
+    return Finding(check=check, verdict=Verdict.SKIPPED, evidence=f"not looked at: {because}")
+
+
+def version(answer: str) -> Finding:
+    """`answer` is the API server's gitVersion, such as `v1.36.3+build`."""
+    check, oldest = "API server", ".".join(str(part) for part in OLDEST)
+    numbers = re.match(r"v?(\d+)\.(\d+)", answer)
+    if numbers is None:
+        return _doubtful(check, f"reachable, version {answer!r}", f"make sure that it is Kubernetes {oldest} or newer")
+    if (int(numbers[1]), int(numbers[2])) < OLDEST:
+        return _bad(check, f"version {answer}", f"use a cluster of version {oldest} or newer")
+    return _good(check, f"reachable, version {answer}")
+
+
+def deployment(found: Object) -> Finding:
+    check = "controller"
+    status, wanted = found.get("status", {}), found.get("spec", {}).get("replicas", 1)
+    available = status.get("availableReplicas", 0)
+    if not wanted:
+        return _bad(check, "scaled to 0", f"kubectl scale deployment {names.CONTROLLER} --replicas=1")
+    if available >= wanted:
+        return _good(check, f"{available} of {wanted} available")
+    reasons = [
+        condition.get("message", "") for condition in status.get("conditions", ()) if condition["status"] == "False"
+    ]
+    evidence = "; ".join([f"{available} of {wanted} available", *filter(None, reasons)])
+    return _bad(check, evidence, "look at the pods below, and at `nanoclaw logs`")
+
+
+def pods(found: Sequence[Object]) -> Finding:
+    """Every pod that waits or failed, with its reason. An agent's trouble is retried, the controller's is not."""
+    check, remedy = "pods", "kubectl describe the pod; its events name the reason"
+    if not found:
+        return _bad(check, "there are none", "run `pulumi up`; the controller's pod belongs to it")
+    troubles = {pod["metadata"]["name"]: _trouble(pod) for pod in found}
+    evidence = "; ".join(f"{name}: {trouble}" for name, trouble in troubles.items() if trouble)
+    if not evidence:
+        return _good(check, f"{len(found)} without trouble")
+    if any(_is_controller(pod) and _trouble(pod) for pod in found):
+        return _bad(check, evidence, remedy)
+    return _doubtful(check, evidence, remedy)
+
+
+def claims(found: Sequence[Object]) -> Finding:
+    check = "volumes"
+    phases = {claim["metadata"]["name"]: claim.get("status", {}).get("phase", "Pending") for claim in found}
+    lost = [name for name, phase in phases.items() if phase == "Lost"]
+    pending = [name for name, phase in phases.items() if phase == "Pending"]
+    if lost:
+        return _bad(check, f"lost: {', '.join(lost)}", "their volumes are gone; restore them from a backup")
+    if pending:
+        return _doubtful(
+            check,
+            f"not bound: {', '.join(pending)}",
+            "fine while no pod has used them; otherwise check the storage class and `kubectl describe pvc`",
+        )
+    if not found:
+        return _bad(check, "there are no claims", "run `pulumi up`")
+    return _good(check, f"{len(found)} bound")
+
+
+def rights(allowed: Mapping[str, bool]) -> Finding:
+    """What this command line needs of the caller; the controller's rights are its own business."""
+    check = "your rights"
+    missing = [what for what, may in allowed.items() if not may]
+    if missing:
+        return _bad(check, f"you may not {', '.join(missing)}", "ask for these rights in the namespace")
+    return _good(check, f"all {len(allowed)} that this command line needs")
+
+
+def readiness(report: Readiness) -> list[Finding]:
+    """The controller's own checks, one finding each."""
+    return [
+        _good(f"controller: {check.name}", check.detail)
+        if check.ok
+        else _bad(f"controller: {check.name}", check.detail, "`nanoclaw logs` has the reason")
+        for check in report.checks
+    ]
+
+
+def warnings(found: Sequence[Object], now: datetime) -> Finding:
+    """The installation's warning events of the last minutes, the newest first."""
+    check = "events"
+    recent = [(moment, event) for event in found if (moment := _moment(event)) and now - moment <= RECENT]
+    recent.sort(key=lambda one: one[0], reverse=True)
+    if not recent:
+        return _good(check, f"no warnings in the last {RECENT.seconds // 60} minutes")
+    told = [
+        f"{event['involvedObject'].get('name', '')}: {event.get('reason', '')} {event.get('message', '')}".strip()
+        for _, event in recent[:_SHOWN_EVENTS]
+    ]
+    more = f" and {len(recent) - _SHOWN_EVENTS} more" if len(recent) > _SHOWN_EVENTS else ""
+    return _doubtful(check, "; ".join(told) + more, "kubectl get events, when something above has failed")
+
+
+def _is_controller(pod: Object) -> bool:
+    found: object = pod["metadata"].get("labels", {}).get(labels.COMPONENT)
+    return found == labels.CONTROLLER
+
+
+def _trouble(pod: Object) -> str:
+    status = pod.get("status", {})
+    if status.get("phase") == "Failed":
+        return f"failed {status.get('reason', '')} {status.get('message', '')}".strip()
+    for container in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
+        waiting = container.get("state", {}).get("waiting")
+        if waiting and waiting.get("reason") not in {"ContainerCreating", "PodInitializing"}:
+            return f"{waiting.get('reason', 'waits')} {waiting.get('message', '')}".strip()
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"not scheduled: {condition.get('message', '')}"
+    return ""
+
+
+def _moment(event: Object) -> datetime | None:
+    told = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp")
+    return datetime.fromisoformat(told) if told else None
+
+
+def _good(check: str, evidence: str) -> Finding:
+    return Finding(check=check, verdict=Verdict.GOOD, evidence=evidence)
+
+
+def _doubtful(check: str, evidence: str, remedy: str) -> Finding:
+    return Finding(check=check, verdict=Verdict.DOUBTFUL, evidence=evidence, remedy=remedy)
+
+
+def _bad(check: str, evidence: str, remedy: str) -> Finding:
+    return Finding(check=check, verdict=Verdict.BAD, evidence=evidence, remedy=remedy)
+
+
+def failed(check: str, evidence: str, remedy: str) -> Finding:
+    """For what could not even be looked at."""
+    return _bad(check, evidence, remedy)

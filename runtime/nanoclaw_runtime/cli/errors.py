@@ -1,0 +1,21 @@
+"""What a command tells instead of its result."""
+
+from __future__ import annotations
+
+from nanoclaw_runtime.domain.errors import NanoclawError
+
+
+class CommandFailed(NanoclawError):
+    """One sentence for the person at the terminal; the exit status is 1."""
+
+
+class NotReachable(CommandFailed):
+    """The controller, or the way to it, does not answer."""
+
+
+class Refused(CommandFailed):
+    """The controller answered with a problem document."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status

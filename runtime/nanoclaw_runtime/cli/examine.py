@@ -1,0 +1,145 @@
+"""Looks at everything a message passes on its way, from the outside in, and lets `doctor` judge it.
+
+A look that fails is a finding too. What needs something that is not there is skipped, not tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from nanoclaw_runtime.cli import doctor
+from nanoclaw_runtime.cli.doctor import Finding, Verdict
+from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable, Refused
+from nanoclaw_runtime.cli.installation import DEPLOYMENTS
+from nanoclaw_runtime.cli.remote import Remote
+from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.errors import KubeError, NotFound
+from nanoclaw_runtime.kube.resources import CLAIMS, EVENTS, PODS, Resource
+
+NAMESPACES: Final = Resource("Namespace", "namespaces", namespaced=False)
+OURS: Final = f"{labels.NAME}=nanoclaw"
+
+_RIGHTS: Final = (
+    # verb, resource, subresource, name, as it is told
+    ("get", "services", "proxy", names.CONTROLLER, "get services/proxy"),
+    ("create", "services", "proxy", names.CONTROLLER, "create services/proxy"),
+    ("delete", "services", "proxy", names.CONTROLLER, "delete services/proxy"),
+    ("get", "secrets", "", names.API_TOKEN, f"get secret {names.API_TOKEN}"),
+    ("list", "pods", "", "", "list pods"),
+    ("get", "pods", "log", "", "get pods/log"),
+)
+
+Tell = Callable[[str], None]
+
+
+async def reachable(client: KubeClient) -> Finding:
+    """The first finding; nothing else is worth a look when it is bad."""
+    try:
+        return doctor.version(await client.version())
+    except KubeError as error:
+        return doctor.failed("API server", error.message, "check --kubeconfig, --context and the network")
+
+
+async def examine(remote: Remote, tell: Tell) -> list[Finding]:
+    """Every finding behind the API server; `tell` hears what is looked at."""
+    looks: tuple[tuple[str, Callable[[Remote], Awaitable[Finding]]], ...] = (
+        ("namespace", _namespace),
+        ("controller", _deployment),
+        ("pods", _pods),
+        ("volumes", _claims),
+        ("your rights", _rights),
+        ("events", _warnings),
+    )
+    found = []
+    for check, look in looks:
+        tell(check)
+        found.append(await _guarded(check, look(remote)))
+        if check == "namespace" and found[-1].verdict is Verdict.BAD:
+            return found
+    tell("service")
+    return [*found, *await _service(remote)]
+
+
+async def _guarded(check: str, look: Awaitable[Finding]) -> Finding:
+    try:
+        return await look
+    except NotFound as error:
+        return doctor.failed(check, f"{error.target.resource} {error.target.name} is missing", "run `pulumi up`")
+    except KubeError as error:
+        return doctor.failed(check, error.message, "ask for the right to look, or check the API server")
+
+
+async def _namespace(remote: Remote) -> Finding:
+    try:
+        await remote.client.get(NAMESPACES, remote.namespace)
+    except NotFound:
+        return doctor.failed(
+            "namespace", f"there is no namespace {remote.namespace!r}", "name another with --namespace, or `pulumi up`"
+        )
+    return Finding(check="namespace", verdict=Verdict.GOOD, evidence=remote.namespace)
+
+
+async def _deployment(remote: Remote) -> Finding:
+    return doctor.deployment(await remote.client.get(DEPLOYMENTS, names.CONTROLLER, namespace=remote.namespace))
+
+
+async def _pods(remote: Remote) -> Finding:
+    return doctor.pods(await remote.client.list(PODS, namespace=remote.namespace, labels=OURS))
+
+
+async def _claims(remote: Remote) -> Finding:
+    return doctor.claims(await remote.client.list(CLAIMS, namespace=remote.namespace, labels=OURS))
+
+
+async def _rights(remote: Remote) -> Finding:
+    allowed = {
+        told: await remote.client.allowed(
+            verb, resource, subresource=subresource, namespace=remote.namespace, name=name
+        )
+        for verb, resource, subresource, name, told in _RIGHTS
+    }
+    return doctor.rights(allowed)
+
+
+async def _warnings(remote: Remote) -> Finding:
+    found = await remote.client.list(EVENTS, namespace=remote.namespace, fields="type=Warning")
+    return doctor.warnings(found, datetime.now(UTC))
+
+
+async def _service(remote: Remote) -> list[Finding]:
+    try:
+        answers = await remote.healthz()
+    except NotReachable as error:
+        nothing = "the service does not answer"
+        return [
+            doctor.failed("service", str(error), "look at the controller and its pods above"),
+            doctor.skipped("token", nothing),
+            doctor.skipped("controller's own checks", nothing),
+        ]
+    alive = (
+        Finding(check="service", verdict=Verdict.GOOD, evidence="answers through the API server")
+        if answers
+        else doctor.failed("service", "answers that it cannot go on", "kubectl delete the controller's pod")
+    )
+    return [alive, await _token(remote), *await _own_checks(remote)]
+
+
+async def _token(remote: Remote) -> Finding:
+    try:
+        groups = await remote.groups()
+    except Refused as error:
+        remedy = "set NANOCLAW_TOKEN to the installation's token" if error.status == 401 else "see `nanoclaw logs`"
+        return doctor.failed("token", str(error), remedy)
+    except CommandFailed as error:
+        return doctor.failed("token", str(error), "set NANOCLAW_TOKEN, or ask for the right to read the Secret")
+    return Finding(check="token", verdict=Verdict.GOOD, evidence=f"accepted; {len(groups)} groups")
+
+
+async def _own_checks(remote: Remote) -> list[Finding]:
+    try:
+        return doctor.readiness(await remote.readiness())
+    except CommandFailed as error:
+        return [doctor.failed("controller's own checks", str(error), "see `nanoclaw logs`")]

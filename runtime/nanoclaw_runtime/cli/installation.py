@@ -1,0 +1,84 @@
+"""Where the installation is: its namespace and the token of its API, from options, environment or cluster."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nanoclaw_runtime.cli.errors import CommandFailed
+from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound
+from nanoclaw_runtime.kube.resources import Resource
+
+SECRETS: Final = Resource("Secret", "secrets")
+DEPLOYMENTS: Final = Resource("Deployment", "deployments", "/apis/apps/v1")
+DEPLOYMENTS_ANYWHERE: Final = Resource("Deployment", "deployments", "/apis/apps/v1", namespaced=False)
+"""Listed without a namespace: those of every namespace."""
+
+CONTROLLER_SELECTOR: Final = f"{labels.NAME}=nanoclaw,{labels.COMPONENT}={labels.CONTROLLER}"
+DEFAULT_NAMESPACE: Final = "nanoclaw"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which cluster, and whose installation in it; None where it is to be found out."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespace: str | None = None
+    token: str | None = None
+
+
+async def find_namespace(client: KubeClient) -> str:
+    """The namespace of the only controller we may see, or `nanoclaw` when we may not look everywhere.
+
+    Raises CommandFailed when there are several.
+    """
+    try:
+        found = await client.list(DEPLOYMENTS_ANYWHERE, labels=CONTROLLER_SELECTOR)
+    except Forbidden:
+        return DEFAULT_NAMESPACE
+    return only_namespace({deployment["metadata"]["namespace"] for deployment in found})
+
+
+def only_namespace(found: set[str]) -> str:
+    if len(found) > 1:
+        raise CommandFailed(f"there are installations in {', '.join(sorted(found))}; name one with --namespace")
+    return next(iter(found), DEFAULT_NAMESPACE)
+
+
+async def find_token(client: KubeClient, namespace: str) -> str:
+    """The API's token from its Secret. Raises CommandFailed when there is none, or we may not read it."""
+    try:
+        secret = await client.get(SECRETS, names.API_TOKEN, namespace=namespace)
+    except NotFound as error:
+        raise CommandFailed(
+            f"there is no Secret {names.API_TOKEN} in namespace {namespace!r}; "
+            "name the installation's namespace with --namespace, or make one with `pulumi up`"
+        ) from error
+    except Forbidden as error:
+        raise CommandFailed(
+            f"you may not read the Secret {names.API_TOKEN} in namespace {namespace!r}; "
+            "ask for the token and set NANOCLAW_TOKEN"
+        ) from error
+    except KubeError as error:
+        raise CommandFailed(f"the API's token cannot be read: {error}") from error
+    return token_of(secret.get("data") or {})
+
+
+def token_of(data: Mapping[str, str]) -> str:
+    """The token in the data of the Secret."""
+    try:
+        token = base64.b64decode(data.get(names.API_TOKEN_KEY, ""), validate=True).decode().strip()
+    except (binascii.Error, UnicodeDecodeError):
+        token = ""
+    if not token:
+        raise CommandFailed(
+            f"the Secret {names.API_TOKEN} has no token under {names.API_TOKEN_KEY!r}; run `pulumi up` again"
+        )
+    return token

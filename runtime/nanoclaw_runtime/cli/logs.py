@@ -1,0 +1,50 @@
+"""Which pod's log a person means, and its text."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable
+from nanoclaw_runtime.cli.installation import CONTROLLER_SELECTOR
+from nanoclaw_runtime.cli.remote import Remote
+from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.kube.errors import Invalid, KubeError
+from nanoclaw_runtime.kube.resources import PODS
+
+
+def selector(group: str | None, session: str | None) -> str:
+    """Label selector of the pods whose log is meant: a session's, a group's, or the controller's."""
+    if session is not None:
+        return f"{labels.AGENT_SELECTOR},{labels.SESSION}={session}"
+    if group is not None:
+        return f"{labels.AGENT_SELECTOR},{labels.GROUP}={names.slug(group)}"
+    return CONTROLLER_SELECTOR
+
+
+def newest(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+
+
+async def read(remote: Remote, *, group: str | None, session: str | None, follow: bool) -> AsyncIterator[bytes]:
+    """The log of the newest pod that is meant, in chunks. Raises CommandFailed when there is none."""
+    try:
+        found = newest(await remote.client.list(PODS, namespace=remote.namespace, labels=selector(group, session)))
+        if found is None:
+            raise CommandFailed(_nothing(remote.namespace, group, session))
+        container = found["spec"]["containers"][0]["name"]
+        name = found["metadata"]["name"]
+        async for chunk in remote.client.pod_log(name, container=container, namespace=remote.namespace, follow=follow):
+            yield chunk
+    except Invalid as error:
+        raise CommandFailed(f"there is no log yet: {error.message}; try again in a moment") from error
+    except KubeError as error:
+        raise NotReachable(f"the log cannot be read: {error.message}; `nanoclaw doctor` checks your rights") from error
+
+
+def _nothing(namespace: str, group: str | None, session: str | None) -> str:
+    if session is not None:
+        return f"session {session!r} has no pod any more; `nanoclaw sessions` lists those that are alive"
+    if group is not None:
+        return f"no session of group {group!r} has a pod; `nanoclaw groups` shows what the groups do"
+    return f"there is no controller in namespace {namespace!r}; name another one with --namespace"

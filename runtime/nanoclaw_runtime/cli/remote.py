@@ -1,0 +1,178 @@
+"""The controller's API through the API server's service proxy, with typed answers.
+
+The API server needs `services/proxy` of us and keeps the Authorization header for itself, so the
+controller's token travels in a header of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+
+from nanoclaw_runtime.api.guard import TOKEN_HEADER
+from nanoclaw_runtime.api.schemas import (
+    AcceptedView,
+    EventView,
+    GroupList,
+    GroupView,
+    MessageList,
+    MessageView,
+    Problem,
+    Readiness,
+    SessionList,
+    SessionView,
+)
+from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable, Refused
+from nanoclaw_runtime.cli.installation import Target, find_namespace, find_token
+from nanoclaw_runtime.cli.stream import StreamReader
+from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound, StreamLost, Unavailable
+
+RECONNECT: Final = 1.0
+# Seconds between two tries to take a lost event stream up again.
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+class Remote:
+    """One installation's controller. Open it with `Remote.connect` as an async context manager."""
+
+    def __init__(self, client: KubeClient, namespace: str, token: str | None) -> None:
+        self.client = client
+        self.namespace = namespace
+        self._token = token
+
+    @classmethod
+    async def connect(cls, target: Target) -> Self:
+        """Raises NotConfigured without a cluster, NotReachable, or CommandFailed for an unclear namespace."""
+        client = await KubeClient.connect(target.kubeconfig, target.context)
+        try:
+            return cls(client, target.namespace or await find_namespace(client), target.token)
+        except KubeError as error:
+            await client.close()
+            raise NotReachable(f"{error}; check --kubeconfig and --context") from error
+        except BaseException:
+            await client.close()
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.client.close()
+
+    async def send(self, folder: str, text: str, *, sender: str, client_id: str) -> AcceptedView:
+        """Have a message committed. Safe to repeat with the same `client_id`."""
+        body = {"text": text, "sender": sender, "id": client_id}
+        return await self._ask(AcceptedView, "POST", f"/v1/groups/{_part(folder)}/messages", body)
+
+    async def groups(self) -> list[GroupView]:
+        return (await self._ask(GroupList, "GET", "/v1/groups")).groups
+
+    async def group(self, folder: str) -> GroupView:
+        return await self._ask(GroupView, "GET", f"/v1/groups/{_part(folder)}")
+
+    async def sessions(self) -> list[SessionView]:
+        return (await self._ask(SessionList, "GET", "/v1/sessions")).sessions
+
+    async def stop(self, session: str) -> None:
+        await self._call("DELETE", f"/v1/sessions/{_part(session)}")
+
+    async def history(self, folder: str, *, after: int, limit: int) -> list[MessageView]:
+        path = f"/v1/groups/{_part(folder)}/messages?after={after}&limit={limit}"
+        return (await self._ask(MessageList, "GET", path)).messages
+
+    async def readiness(self) -> Readiness:
+        """The controller's own checks, whether they hold or not."""
+        status, content = await self._request("GET", "/readyz", headers={})
+        if status not in {200, 503}:
+            raise _refusal(status, content)
+        return _decoded(Readiness, content)
+
+    async def healthz(self) -> bool:
+        """Whether the controller answers through the service proxy; needs no token."""
+        status, _ = await self._request("GET", "/healthz", headers={})
+        return status == 200
+
+    async def events(self, folder: str | None, *, after: int | None) -> AsyncIterator[EventView]:
+        """Events behind `after` (None: from now on) as they come; a lost stream is taken up where it broke."""
+        await (self.groups() if folder is None else self.group(folder))  # refusals in the controller's words
+        path = "/v1/events" if folder is None else f"/v1/groups/{_part(folder)}/events"
+        headers = await self._headers()
+        while True:
+            address = path if after is None else f"{path}?after={after}"
+            reader = StreamReader()
+            try:
+                async for chunk in self.client.stream_service(
+                    self.namespace, names.CONTROLLER, names.API_PORT_NAME, address, headers
+                ):
+                    for event in reader.feed(chunk):
+                        after = event.id
+                        yield event
+            except (StreamLost, Unavailable):
+                pass  # the controller restarts, or the network blinked
+            except KubeError as error:
+                raise NotReachable(_told(error)) from error
+            await asyncio.sleep(RECONNECT)
+
+    async def _ask(self, kind: type[_Answer], method: str, path: str, body: Any = None) -> _Answer:
+        return _decoded(kind, await self._call(method, path, body))
+
+    async def _call(self, method: str, path: str, body: Any = None) -> bytes:
+        status, content = await self._request(method, path, body, await self._headers())
+        if status >= 400:
+            raise _refusal(status, content)
+        return content
+
+    async def _request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        try:
+            return await self.client.request_service(
+                self.namespace, names.CONTROLLER, names.API_PORT_NAME, method, path, json=body, headers=headers
+            )
+        except KubeError as error:
+            raise NotReachable(_told(error)) from error
+
+    async def _headers(self) -> dict[str, str]:
+        if self._token is None:
+            self._token = await find_token(self.client, self.namespace)
+        return {TOKEN_HEADER: self._token}
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _told(error: KubeError) -> str:
+    if isinstance(error, Forbidden):
+        return f"you may not use the controller's service proxy: {error.message}"
+    if isinstance(error, NotFound):
+        return f"there is no controller in namespace {error.target.namespace!r}; name another one with --namespace"
+    return f"the controller cannot be reached: {error.message}; `nanoclaw doctor` looks for the reason"
+
+
+def _refusal(status: int, content: bytes) -> Refused:
+    try:
+        return Refused(status, Problem.model_validate_json(content).detail)
+    except ValidationError:
+        return Refused(status, f"the controller answered with status {status}; `nanoclaw doctor` looks for the reason")
+
+
+def _decoded(kind: type[_Answer], content: bytes) -> _Answer:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        start = json.dumps(content[:60].decode(errors="replace"))
+        raise CommandFailed(
+            f"the controller's answer {start} is not understood; use a command line of its version"
+        ) from error
