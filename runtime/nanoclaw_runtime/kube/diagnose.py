@@ -103,8 +103,9 @@ def late_start(
     )
     checks = (
         hopeless_start(pod, container),
+        _unusable(pod, claims),
+        _unscheduled(pod),  # before the claims that wait: some bind only once their pod has a node
         _unbound(pod, claims),
-        _unscheduled(pod),
         _without_volume(pod, events),
         loss(pod),
     )
@@ -200,16 +201,25 @@ def undead(pod: Pod) -> Diagnosis:
     )
 
 
-def _unbound(pod: Pod, claims: Sequence[Claim]) -> Diagnosis | None:
+def _unusable(pod: Pod, claims: Sequence[Claim]) -> Diagnosis | None:
     for claim in claims:
-        if claim.status.phase == "Bound":
-            continue
         name = f"pod {pod.metadata.name}: claim {claim.metadata.name}"
+        if not claim.status.phase:
+            text = f"{name} does not exist; declare the group in the stack and run `pulumi up`"
+            return Diagnosis(FailureKind.VOLUME, text, BROKEN)
         if claim.status.phase == "Lost":
             return Diagnosis(FailureKind.VOLUME, f"{name} lost its volume; restore it from a backup", BROKEN)
-        storage = f"storage class {claim.spec.storage_class_name}" if claim.spec.storage_class_name else "storage class"
-        text = f"{name} is {claim.status.phase or 'missing'}; check its {storage} and the provisioner behind it"
-        return Diagnosis(FailureKind.VOLUME, text, BROKEN)
+    return None
+
+
+def _unbound(pod: Pod, claims: Sequence[Claim]) -> Diagnosis | None:
+    for claim in claims:
+        if claim.status.phase != "Bound":
+            text = (
+                f"pod {pod.metadata.name}: claim {claim.metadata.name} is {claim.status.phase}; check its storage class"
+                f" ({claim.spec.storage_class_name or 'none is set'}) and the provisioner behind it"
+            )
+            return Diagnosis(FailureKind.VOLUME, text, BROKEN)
     return None
 
 
@@ -218,7 +228,7 @@ def _unscheduled(pod: Pod) -> Diagnosis | None:
     if scheduled is None or scheduled.status != "False":
         return None
     message = _sentence(scheduled.message) or scheduled.reason
-    if "persistentvolumeclaim" in message.lower():
+    if re.search("persistentvolumeclaim|binding volumes", message, re.IGNORECASE):
         text = f"pod {pod.metadata.name} waits for a volume: {message}; check its claims"
         return Diagnosis(FailureKind.VOLUME, text, BROKEN)
     remedy = "free or add capacity, or lower the agents' requests"
