@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from kubernetes import client, watch
 from nanoclaw_dev.cluster import cgroups, processes
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.cluster.control_plane import ControlPlane
+from nanoclaw_dev.cluster.instance import BLOCKS, FIRST_BLOCK
 from nanoclaw_dev.progress import Progress
 from tests.support import cluster as support
 
@@ -266,8 +268,8 @@ def test_two_control_planes_run_side_by_side(apiserver, namespace):
     assert apiserver.healthy()
 
 
-def machine():
-    """What a cluster could leave on this machine, without what changes by itself."""
+def machine(instance):
+    """What a cluster could leave on this machine, without other clusters of ours that come and go."""
     commands = {
         "links": ["ip", "-brief", "link"],
         "addresses": ["ip", "-brief", "address"],
@@ -275,12 +277,12 @@ def machine():
         "packet filter": ["nft", "list", "ruleset"],
     }
     state = {
-        name: sorted(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
+        name: subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         for name, command in commands.items()
     }
-    state["mounts"] = sorted(line.split(" ", 2)[2] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    state["mounts"] = [line.split(" ", 2)[2] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     roots = cgroups.hierarchies().roots
-    state["cgroups"] = sorted(str(path) for root in roots for path in root.rglob("*") if path.is_dir())
+    state["cgroups"] = [str(path) for root in roots for path in root.rglob("*") if path.is_dir()]
     state["kernel"] = [
         Path("/proc/sys", name).read_text()
         for name in (
@@ -302,16 +304,26 @@ def machine():
         "/etc/cni",
         "/usr/libexec",
     ]
-    state["folders"] = sorted(
+    state["folders"] = [
         str(path) for folder in fixed if Path(folder).is_dir() for path in Path(folder).iterdir() if path.is_dir()
-    )
-    return state
+    ]
+    return {part: sorted(line for line in lines if not of_another(instance, line)) for part, lines in state.items()}
+
+
+def of_another(instance, line):
+    """The line is about another cluster of ours, which may run beside the tests."""
+    numbers = {int(number) for found in re.findall(r"nanoclaw-(\d+)|\b10\.(\d+)\.", line) for number in found if number}
+    folder, below, _ = line.partition("/nanoclaw")
+    if below and folder.startswith("/sys/fs/cgroup"):
+        others = [path for path in Path(folder + below).iterdir() if path.is_dir() and path.name != instance.name]
+        return instance.name not in line and bool(others)
+    return bool(numbers & set(range(FIRST_BLOCK, FIRST_BLOCK + BLOCKS)) - {instance.block})
 
 
 def test_a_stopped_cluster_leaves_nothing_but_its_folder(tmp_path):
     support.need_node()
-    before = machine()
     stopped = Cluster(support.free_instance("leaves"))
+    before = machine(stopped.instance)
     try:
         with stopped, support.client_of(stopped.kubeconfig) as api:
             stopped.import_image(support.busybox_archive(tmp_path))
@@ -320,9 +332,9 @@ def test_a_stopped_cluster_leaves_nothing_but_its_folder(tmp_path):
             create_claim(core, "default", "data", "ReadWriteOnce")
             create_pod(core, "default", "left", "sleep 1000", claims=("data",))
             awaited_pod(core, "default", "left", "Running")
-            during = machine()
+            during = machine(stopped.instance)
             pids = [pid for pid in stopped.status().processes.values() if pid]
-        after = machine()
+        after = machine(stopped.instance)
         assert all(during[part] != before[part] for part in ("links", "addresses", "routes", "cgroups"))
         assert after == before
         assert len(pids) == 9

@@ -116,9 +116,18 @@ def test_the_proxy_uses_nftables_and_leaves_the_machines_tables_alone():
 def test_the_node_script_is_shell_and_mounts_only_over_what_is_the_nodes():
     script = render.node_script(NODE)
     subprocess.run(["sh", "-n"], input=script, text=True, check=True)
-    mounted = [line.split()[-1] for line in script.splitlines() if line.startswith("mount --bind")]
+    lines = script.splitlines()
+    mounted = [line.split()[-1] for line in lines if line.startswith("mount --bind")]
     assert mounted == [*render.private_folders(NODE), *(f"/proc/sys/{name}" for name in render.KERNEL_SETTINGS)]
-    written = [line.rpartition("> ")[2] for line in script.splitlines() if ">" in line]
+    # Nothing is shared before all of it is mounted, and no folder is made before /var is a layer of its own.
+    assert [line for line in lines if line.startswith("mount")][-1] == "mount --make-rshared /"
+    covered = max(index for index, line in enumerate(lines) if line.startswith("mount -t"))
+    assert all(
+        index > covered or line.split()[-1].startswith("/run/")
+        for index, line in enumerate(lines)
+        if line.startswith("mkdir")
+    )
+    written = [line.rpartition("> ")[2] for line in lines if ">" in line]
     # The only kernel settings written are those that network and host name namespaces keep apart.
     assert written == ["/proc/sys/kernel/hostname", "/proc/sys/net/ipv4/ip_forward"]
 

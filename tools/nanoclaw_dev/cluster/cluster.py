@@ -85,7 +85,6 @@ class Cluster:
             self.processes.stop(PROVISIONER, grace=GRACE)
             self.control_plane.halt()
             network.remove_bridge(self.instance)
-            self._remove_mount_points()
 
     def remove(self) -> None:
         """Stop, and delete all data with it: objects, volumes, images, certificates."""
@@ -149,12 +148,3 @@ class Cluster:
                 f"--volumes={self.instance.volumes}",
             ),
         )
-
-    def _remove_mount_points(self) -> None:
-        """Folders made on this machine for nodes to mount over; whoever else uses one keeps it."""
-        made = self.instance.mount_points
-        if made.exists():
-            for folder in made.read_text().splitlines():
-                with contextlib.suppress(OSError):
-                    Path(folder).rmdir()
-            made.unlink()

@@ -151,11 +151,6 @@ class Instance:
         return self.folder / "logs"
 
     @property
-    def mount_points(self) -> Path:
-        """Lists the folders outside of this one that had to be made, one a line."""
-        return self.folder / "mount-points"
-
-    @property
     def cgroup(self) -> str:
         return f"/nanoclaw/{self.name}"
 

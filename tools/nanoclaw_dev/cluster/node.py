@@ -93,8 +93,6 @@ class Node:
             folder.mkdir(parents=True, exist_ok=True)
         for name, value in render.KERNEL_SETTINGS.items():
             write_private(place.folder / "kernel" / name, value + "\n")
-        for fixed in render.private_folders(place):
-            self._make_mount_point(Path(fixed))
         cgroups.create(place.cgroup)
         program = Program(
             self._named("init"),
@@ -114,13 +112,6 @@ class Node:
         if result.returncode:
             raise SetupError(f"The node {self.name} cannot be set up: {result.stderr.strip()[-300:]}.")
         return init
-
-    def _make_mount_point(self, folder: Path) -> None:
-        """A fixed path the node mounts over; when made here it is removed with the cluster."""
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            with self._control_plane.instance.mount_points.open("a") as made:
-                made.write(f"{folder}\n")
 
     def _init(self) -> int | None:
         """The node's PID 1, by its number on this machine."""

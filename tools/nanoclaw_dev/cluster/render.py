@@ -394,18 +394,34 @@ def private_folders(place: NodePlace) -> dict[str, Path]:
 
 
 def node_script(place: NodePlace) -> str:
-    """Run by a shell in a node's new namespaces: makes them a node. Touches nothing outside them."""
-    binds = [f"mount --bind {_shell(own)} {fixed}" for fixed, own in private_folders(place).items()]
+    """Run by a shell in a node's new namespaces: makes them a node. Touches nothing outside them.
+
+    Folders the fixed paths need are made in a layer over the machine's, never on the machine:
+    removing one there would unmount it in every other node.
+    """
+    folder = _shell(place.instance.folder)
+    layers = [line for name in ("lib", "log") for line in _layer(f"/var/{name}", f"/run/layers/{name}")]
+    binds = [
+        line
+        for fixed, own in private_folders(place).items()
+        for line in (f"mkdir -p {fixed}", f"mount --bind {_shell(own)} {fixed}")
+    ]
     settings = [f"mount --bind {_shell(place.folder / 'kernel' / name)} /proc/sys/{name}" for name in KERNEL_SETTINGS]
     return "\n".join(
         [
             "set -e",
             f"echo {place.name} > /proc/sys/kernel/hostname",
-            "mount --make-rshared /",  # mounts of containers must reach the kubelet; no way to the host
+            # The cluster's folder stays reachable, and on its own file system, wherever it lies.
+            f"cd {folder}",
             "mount -t tmpfs -o mode=755 tmpfs /run",
             "mkdir /run/netns",
+            *layers,
+            f"mkdir -p {folder}",
+            f"mount --no-canonicalize --bind . {folder}",
+            "cd /",
             *binds,
             *settings,
+            "mount --make-rshared /",  # mounts of containers must reach the kubelet; no way to the host
             "echo 1 > /proc/sys/net/ipv4/ip_forward",
             "ip link set lo up",
             f"ip address add {place.address}/24 dev eth0",
@@ -415,6 +431,12 @@ def node_script(place: NodePlace) -> str:
             "",
         ]
     )
+
+
+def _layer(folder: str, own: str) -> tuple[str, str]:
+    """Shell lines that put an empty, writable layer kept in `own` over a folder."""
+    options = f"lowerdir={folder},upperdir={own},workdir={own}.work"
+    return f"mkdir -p {own} {own}.work", f"mount -t overlay -o {options} overlay {folder}"
 
 
 def _json(value: Any) -> str:
