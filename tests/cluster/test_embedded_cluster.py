@@ -315,7 +315,7 @@ def of_another(instance, line):
     numbers = {int(number) for found in re.findall(r"nanoclaw-(\d+)|\b10\.(\d+)\.", line) for number in found if number}
     folder, below, _ = line.partition("/nanoclaw")
     if below and folder.startswith("/sys/fs/cgroup"):
-        others = [path for path in Path(folder + below).iterdir() if path.is_dir() and path.name != instance.name]
+        others = [path for path in Path(folder + below).glob("*") if path.is_dir() and path.name != instance.name]
         return instance.name not in line and bool(others)
     return bool(numbers & set(range(FIRST_BLOCK, FIRST_BLOCK + BLOCKS)) - {instance.block})
 
