@@ -43,7 +43,7 @@ class Outcome:
 
 STATIC = (
     Step("Format", ("ruff", "format", "--check", ".")),
-    Step("Lint", ("ruff", "check", "--quiet", ".")),
+    Step("Lint", ("ruff", "check", "--quiet", "--output-format", "concise", ".")),
     Step("Types", ("mypy",)),
     Step("Import contracts", ("lint-imports", "--no-logo")),
 )

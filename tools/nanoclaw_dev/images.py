@@ -34,11 +34,12 @@ KEPT = 3
 REQUIREMENTS = CHECKOUT / "requirements" / "runtime.txt"
 IGNORE_FILE = CHECKOUT / "runtime" / ".containerignore"
 
+BASE_NAME = "localhost/nanoclaw-base"
 PYTHON = "3.11"
 # Of both bases: Debian 12 has it, and the Containerfiles' default names it.
 DEBIAN = "bookworm"
 DEBIAN_MIRROR = "http://deb.debian.org/debian"
-DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates"
+DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates,libstdc++6"  # the last for greenlet, which SQLAlchemy needs
 DEBIAN_LEFT_OUT = (
     "/usr/share/doc/*",
     "/usr/share/man/*",
@@ -49,7 +50,7 @@ DEBIAN_LEFT_OUT = (
 DEBIAN_HOOKS = (
     # Perl is only there for the packages' own installation scripts.
     "rm -rf $1/usr/share/perl $1/usr/lib/*-linux-gnu/perl $1/usr/lib/*-linux-gnu/libperl.so* $1/var/cache/*",
-    # Byte code by time would be stale: the layers get times of their own.
+    # Byte code that needs no file times, for the same reason as in the Containerfiles.
     f"chroot $1 python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python{PYTHON}",
 )
 
@@ -136,7 +137,8 @@ def _build(recipe: Recipe, image: Image, progress: Progress) -> None:
     base = _base(progress)
     contexts = {"wheels": _wheels(progress)} if recipe.wheels else {}
     with progress.step(f"Building the image {recipe.name}") as step:
-        command = ["bud", "--quiet", "--layers", "--isolation", "chroot", "--timestamp", "0"]
+        # No --timestamp: with it this buildah writes layers but never finds them again.
+        command = ["bud", "--quiet", "--layers", "--isolation", "chroot"]
         command += ["--file", recipe.containerfile, "--ignorefile", str(IGNORE_FILE), "--tag", image.reference]
         if base:
             command += ["--build-arg", f"BASE={base}"]
@@ -154,7 +156,7 @@ def _base(progress: Progress) -> str | None:
     """The base made from Debian's own packages, or None where the Containerfiles' default is used."""
     if shutil.which("apt-get") is None:
         return None
-    reference = f"localhost/nanoclaw-base:{hashlib.sha256(_base_recipe().encode()).hexdigest()[:12]}"
+    reference = f"{BASE_NAME}:{hashlib.sha256(_base_recipe().encode()).hexdigest()[:12]}"
     if _run_buildah("inspect", "--type", "image", reference).returncode == 0:
         return reference
     title = f"Building the base image (Debian {DEBIAN} and Python {PYTHON}, about half a minute)"
@@ -165,7 +167,11 @@ def _base(progress: Progress) -> str | None:
         _run([*command, DEBIAN, f"{scratch}/base.tar", _mirror()], "mmdebstrap")
         step.note("importing")
         (Path(scratch) / "Containerfile").write_text('FROM scratch\nADD base.tar /\nCMD ["python3"]\n')
-        _buildah("bud", "--quiet", "--timestamp", "0", "--tag", reference, scratch)
+        _buildah("bud", "--quiet", "--tag", reference, scratch)
+    # One base is enough: images that were built on an older one keep its layer.
+    for older in _run_buildah("images", "--format", "{{.Name}}:{{.Tag}}", BASE_NAME).stdout.split():
+        if older != reference:
+            _run_buildah("rmi", older)
     return reference
 
 

@@ -1,5 +1,6 @@
 """The five wrapper modules, as data. Versions are pinned in their go.mod; here only what the
-linker must be told, because a published module does not know its own version."""
+linker must be told, because a published module does not know its own version.
+"""
 
 from __future__ import annotations
 
