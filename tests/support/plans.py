@@ -25,3 +25,14 @@ def plan(
     agent = AgentSettings(image=image, resources=resources or Resources(), env=env or {})
     config = ControllerConfig(agent=agent, platform=platform, layout=layout, **settings)
     return SessionPlan(SessionRef(folder, session, kind), config)
+
+
+SHAPES = {
+    f"{role}-{layout.value}-{platform.value}": plan(
+        folder, "20260101-abcd", platform=platform, layout=layout, timezone="Europe/Berlin"
+    )
+    for role, folder in (("main", "main"), ("group", "Team_42"))
+    for layout in Layout
+    for platform in Platform
+} | {"task": plan("team", "20260101-abcd", kind=SessionKind.TASK, env={"LOG_LEVEL": "debug"})}
+"""Every shape a session's objects can take, by name."""

@@ -15,7 +15,7 @@ def agent_job(plan: SessionPlan) -> Manifest:
         "kind": "Job",
         "metadata": {
             "name": names.job(ref.folder, ref.session),
-            "labels": labels.session(ref.folder, ref.session, ref.kind),
+            "labels": labels.session(ref.folder, ref.session, ref.kind.value),
             "annotations": {labels.FOLDER: ref.folder},
         },
         "spec": {

@@ -34,7 +34,7 @@ def agent_pod(plan: SessionPlan) -> Manifest:
     claims = sorted({mount.claim for mount in mounts})
     return {
         "metadata": {
-            "labels": labels.session(folder, plan.ref.session, plan.ref.kind),
+            "labels": labels.session(folder, plan.ref.session, plan.ref.kind.value),
             "annotations": _annotations(config, folder),
         },
         "spec": {

@@ -1,0 +1,64 @@
+"""A real API server takes every Job we make, in a namespace that enforces Pod Security `restricted`."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.errors import Forbidden, Invalid, Target
+from nanoclaw_runtime.kube.resources import JOBS, PODS, Resource
+from nanoclaw_runtime.manifests.job import agent_job
+from tests.apiserver.conftest import ACCOUNTS
+from tests.support.plans import SHAPES, plan
+
+pytestmark = pytest.mark.apiserver
+
+NAMESPACES = Resource("Namespace", "namespaces", namespaced=False)
+STRICT = [("dryRun", "All"), ("fieldValidation", "Strict")]
+
+
+@pytest.fixture
+async def restricted(admin: KubeClient, namespace: str) -> str:
+    """A namespace that enforces `restricted`, with the agents' account."""
+    found = await admin.get(NAMESPACES, namespace)
+    found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "restricted"
+    await admin.request("PUT", NAMESPACES.path("", namespace), Target("update", "namespaces"), body=found)
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": names.AGENT_ACCOUNT}}
+    await admin.create(ACCOUNTS, account, namespace=namespace)
+    return namespace
+
+
+def pod_of(job: dict) -> dict:
+    template = job["spec"]["template"]
+    return {"apiVersion": "v1", "kind": "Pod", **template, "metadata": template["metadata"] | {"name": "agent"}}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_the_job_and_its_pod_are_accepted(admin: KubeClient, restricted: str, shape: str) -> None:
+    job = agent_job(SHAPES[shape])
+    made = await admin.request("POST", JOBS.path(restricted), Target("create", "jobs"), query=STRICT, body=job)
+    for key, value in job["spec"].items():
+        if key != "template":
+            assert made["spec"][key] == value
+    made = await admin.request("POST", PODS.path(restricted), Target("create", "pods"), query=STRICT, body=pod_of(job))
+    assert made["spec"]["containers"][0]["stdinOnce"] is True
+    assert "kube-api-access" not in str(made["spec"]["volumes"])
+
+
+async def test_the_check_is_a_check(admin: KubeClient, restricted: str) -> None:
+    privileged = copy.deepcopy(pod_of(agent_job(plan("main", "s1"))))
+    privileged["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    with pytest.raises(Forbidden, match="PodSecurity"):
+        await admin.request("POST", PODS.path(restricted), Target("create", "pods"), query=STRICT, body=privileged)
+    misspelt = agent_job(plan("main", "s1"))
+    misspelt["spec"]["backofLimit"] = 0
+    with pytest.raises(Invalid, match="backofLimit"):
+        await admin.request("POST", JOBS.path(restricted), Target("create", "jobs"), query=STRICT, body=misspelt)
+
+
+async def test_the_longest_folder_still_makes_a_job(admin: KubeClient, restricted: str) -> None:
+    job = agent_job(plan("X" * 64, "20260101-abcd"))
+    await admin.request("POST", JOBS.path(restricted), Target("create", "jobs"), query=STRICT, body=job)

@@ -1,0 +1,75 @@
+"""The Job of a session, as golden YAML for every shape it can take, and the rules behind it.
+
+`NANOCLAW_GOLDEN=write pytest tests/runtime/test_manifests.py` writes the files anew; the
+difference is then reviewed. That the API server takes them is shown in tests/apiserver.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as some
+
+from nanoclaw_runtime.contract import layout, names
+from nanoclaw_runtime.contract.claims import Layout
+from nanoclaw_runtime.contract.config import Platform
+from nanoclaw_runtime.domain.model import SessionKind
+from nanoclaw_runtime.manifests.job import agent_job
+from tests.support.plans import SHAPES, plan
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_job_is_what_its_golden_file_shows(shape: str) -> None:
+    text = yaml.safe_dump(agent_job(SHAPES[shape]), sort_keys=False, width=120)
+    golden = GOLDEN / f"{shape}.yaml"
+    if os.environ.get("NANOCLAW_GOLDEN") == "write":
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text)
+    assert text == golden.read_text(), "run NANOCLAW_GOLDEN=write pytest tests/runtime/test_manifests.py, and review"
+
+
+def test_every_golden_file_has_its_shape() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.yaml")} == set(SHAPES)
+
+
+def pod_spec(**settings) -> dict:
+    return agent_job(plan(settings.pop("folder", "team"), "s1", **settings))["spec"]["template"]["spec"]
+
+
+def test_openshift_chooses_the_user() -> None:
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(pod_spec(platform=Platform.OPENSHIFT)["securityContext"])
+
+
+def test_the_home_folder_is_ours_even_when_the_stack_says_otherwise() -> None:
+    [container] = pod_spec(env={"HOME": "/", "LOG_LEVEL": "debug"})["containers"]
+    environment = {item["name"]: item["value"] for item in container["env"]}
+    assert (environment["HOME"], environment["LOG_LEVEL"]) == ("/home/node", "debug")
+
+
+def test_no_volume_is_mounted_before_the_folder_it_lies_in() -> None:
+    [container] = pod_spec()["containers"]
+    paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert paths.index("/home/node") < paths.index("/home/node/.claude")
+
+
+folders = some.from_regex(names.FOLDER_PATTERN, fullmatch=True).filter(lambda folder: not names.folder_problem(folder))
+
+
+@given(folder=folders, arrangement=some.sampled_from(Layout), kind=some.sampled_from(SessionKind))
+def test_every_mount_has_its_volume_and_every_volume_its_mount(
+    folder: str, arrangement: Layout, kind: SessionKind
+) -> None:
+    spec = agent_job(plan(folder, "s1", layout=arrangement, kind=kind))["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    volumes = [volume["name"] for volume in spec["volumes"]]
+    assert len(set(volumes)) == len(volumes)
+    assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
+    wanted = {mount.claim for mount in layout.agent_mounts(arrangement, folder)}
+    claimed = {volume["persistentVolumeClaim"]["claimName"] for volume in spec["volumes"] if "emptyDir" not in volume}
+    assert claimed == wanted
