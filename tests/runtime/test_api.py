@@ -283,9 +283,12 @@ async def test_a_stream_tells_what_was_and_what_comes(house, http):
     async with following(http, "/v1/events?after=0") as events:
         number, kind, data = await anext(events)
         assert (number, kind) == (first.id, "answer")
-        assert data.items() >= {"id": 1, "group": "main", "type": "answer", "payload": {"text": "one\ntwo"}}.items()
+        assert (
+            data.items()
+            >= {"id": 1, "group": "main", "type": "answer", "payload": {"text": "one\ntwo", "messages": []}}.items()
+        )
         await house.controller.says("team", "later")
-        assert (await anext(events))[2]["payload"] == {"text": "later"}
+        assert (await anext(events))[2]["payload"]["text"] == "later"
 
 
 async def test_a_stream_resumes_behind_the_last_event_seen(house, http):

@@ -24,7 +24,7 @@ from nanoclaw_runtime.cli.installation import only_namespace, token_of
 from nanoclaw_runtime.cli.stream import StreamReader
 from nanoclaw_runtime.controller.status import Check, GroupState, GroupStatus, SessionState, SessionStatus
 from nanoclaw_runtime.domain.model import SessionKind
-from nanoclaw_runtime.store import Event, EventType, Message, MessageState
+from nanoclaw_runtime.store.records import Event, EventType, Message, MessageState
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

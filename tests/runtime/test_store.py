@@ -17,8 +17,9 @@ from alembic.runtime.migration import MigrationContext
 from nanoclaw_runtime.contract.wire import ContainerOutput, OutputStatus
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, StoreFailed
 from nanoclaw_runtime.domain.model import SessionKind, SessionRef
-from nanoclaw_runtime.store import EventType, MessageState, RecordedState, Store
+from nanoclaw_runtime.store.records import EventType, MessageState, RecordedState
 from nanoclaw_runtime.store.schema import metadata
+from nanoclaw_runtime.store.store import Store
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 CRASH = Diagnosis(FailureKind.EXIT, "the agent exited with 1", "I ran into a problem.", exit_code=1)
@@ -327,8 +328,8 @@ async def test_a_database_that_cannot_be_opened_is_one_sentence(bad):
 WRITER = """
 import asyncio, os, sys
 from datetime import UTC, datetime
-from nanoclaw_runtime.store import Store
 from nanoclaw_runtime.store import intake
+from nanoclaw_runtime.store.store import Store
 
 async def main():
     store = await Store.open(sys.argv[1])

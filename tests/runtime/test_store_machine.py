@@ -16,7 +16,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from nanoclaw_runtime.contract.wire import ContainerOutput, OutputStatus
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind
 from nanoclaw_runtime.domain.model import SessionRef
-from nanoclaw_runtime.store import EventType, RecordedState, Store
+from nanoclaw_runtime.store.records import EventType, RecordedState
+from nanoclaw_runtime.store.store import Store
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 FOLDERS = st.sampled_from(["main", "team"])
@@ -168,5 +169,5 @@ class Delivery(RuleBasedStateMachine):
             assert (self.run(self.store.session(session)).state in tuple(RecordedState)[:2]) is (session in self.turns)
 
 
-Delivery.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+Delivery.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 TestDelivery = Delivery.TestCase

@@ -10,7 +10,7 @@ from nanoclaw_runtime.controller.status import Check, GroupState, GroupStatus, S
 from nanoclaw_runtime.controller.view import Accepted
 from nanoclaw_runtime.domain.errors import GroupUnknown, SessionUnknown, StoreFailed
 from nanoclaw_runtime.domain.model import SessionKind
-from nanoclaw_runtime.store import Event, EventType, Message, MessageState
+from nanoclaw_runtime.store.records import Event, EventType, Message, MessageState
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -35,7 +35,7 @@ class SmallController:
         for known in self.messages:
             if client_id and (known.folder, known.client_id) == (folder, client_id):
                 return Accepted(known, created=False, status=self._status(folder))
-        event = await self._publish(folder, EventType.MESSAGE, {"text": text})
+        event = await self._publish(folder, EventType.MESSAGE, {"text": text, "senderName": sender_name})
         number = len(self.messages) + 1
         message = Message(
             number, folder, client_id, sender, sender_name, text, NOW, MessageState.WAITING, None, None, event.id
@@ -78,8 +78,11 @@ class SmallController:
     def alive(self) -> bool:
         return self.lives
 
-    async def says(self, folder, text) -> Event:
-        return await self._publish(folder, EventType.ANSWER, {"text": text})
+    async def says(self, folder, text, *, messages=()) -> Event:
+        return await self._publish(folder, EventType.ANSWER, {"text": text, "messages": list(messages)})
+
+    async def gives_up(self, folder, text, *, messages) -> Event:
+        return await self._publish(folder, EventType.FAILURE, {"text": text, "messages": list(messages)})
 
     async def _publish(self, folder, kind, payload) -> Event:
         async with self._changed:

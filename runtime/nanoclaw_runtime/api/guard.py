@@ -15,13 +15,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanoclaw_runtime.api.problems import problem
+from nanoclaw_runtime.api.schemas import TOKEN_HEADER
 from nanoclaw_runtime.domain.errors import SettingsInvalid
 
 PREFIX: Final = "/v1"
 BODY_LIMIT: Final = 1024 * 1024
 # Bytes of a request's body; far above any chat message.
-TOKEN_HEADER: Final = "X-Nanoclaw-Token"  # noqa: S105
-"""For callers behind the API server's service proxy, which keeps `Authorization` for itself."""
 
 
 _TOO_LARGE: Final = f"the body has more than {BODY_LIMIT} bytes; send less at once"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -12,6 +12,9 @@ from nanoclaw_runtime.controller.status import Check, GroupState, GroupStatus, S
 from nanoclaw_runtime.controller.view import Accepted
 from nanoclaw_runtime.domain.model import SessionKind
 from nanoclaw_runtime.store.records import Event, EventType, Message, MessageState
+
+TOKEN_HEADER: Final = "X-Nanoclaw-Token"  # noqa: S105
+"""For callers behind the API server's service proxy, which keeps `Authorization` for itself."""
 
 
 def _sayable(text: str) -> str:

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from nanoclaw_runtime.api.guard import TOKEN_HEADER
 from nanoclaw_runtime.api.schemas import (
+    TOKEN_HEADER,
     AcceptedView,
     EventView,
     GroupList,

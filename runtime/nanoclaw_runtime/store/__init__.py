@@ -4,25 +4,3 @@ The store is the controller's only durable state. A message is committed before 
 acknowledged; an output is committed before it is published, once per (session, ordinal).
 One process writes here. Files on group volumes are `ipc`, not this.
 """
-
-from nanoclaw_runtime.store.records import (
-    Event,
-    EventType,
-    GroupFailures,
-    Message,
-    MessageState,
-    RecordedState,
-    SessionRecord,
-)
-from nanoclaw_runtime.store.store import Store
-
-__all__ = [
-    "Event",
-    "EventType",
-    "GroupFailures",
-    "Message",
-    "MessageState",
-    "RecordedState",
-    "SessionRecord",
-    "Store",
-]
