@@ -30,8 +30,8 @@ def url(path: Path) -> str:
 
 
 @contextlib.asynccontextmanager
-async def opened(path: Path):
-    store = await Store.open(url(path))
+async def opened(path: Path, **more):
+    store = await Store.open(url(path), **more)
     try:
         yield store
     finally:
@@ -297,11 +297,14 @@ async def test_sqlite_runs_as_promised(store, tmp_path):
     assert not (tmp_path / "controller.db-shm").exists()
 
 
-async def test_an_error_of_the_database_does_not_quote_the_message(store):
-    async with store._engine.begin() as connection:
-        await connection.exec_driver_sql("DROP TABLE messages")
-    with pytest.raises(StoreFailed) as refusal:
-        await accept(store, "swordfish".upper())
+async def test_an_error_of_the_database_is_counted_and_does_not_quote_the_message(tmp_path):
+    errors: list[None] = []
+    async with opened(tmp_path / "controller.db", on_error=lambda: errors.append(None)) as store:
+        async with store._engine.begin() as connection:
+            await connection.exec_driver_sql("DROP TABLE messages")
+        with pytest.raises(StoreFailed) as refusal:
+            await accept(store, "swordfish".upper())
+    assert len(errors) == 1
     assert "SWORDFISH" not in "".join(traceback.format_exception(refusal.value))
 
 

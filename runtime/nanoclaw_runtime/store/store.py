@@ -35,20 +35,22 @@ _Work = Callable[[sa.Connection], _Result]
 class Store:
     """Open it with `Store.open`; close it when nobody uses it any more."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, on_error: Callable[[], None]) -> None:
         self._engine = engine
+        self._on_error = on_error
         self._turnstile = asyncio.Lock()
         self._added = asyncio.Event()
 
     @classmethod
-    async def open(cls, url: str) -> Self:
+    async def open(cls, url: str, *, on_error: Callable[[], None] = lambda: None) -> Self:
         """Connect and bring the tables up to date. The folder of a SQLite file must exist.
 
+        `on_error` is called for every transaction the database itself refuses.
         Raises StoreFailed when the database is not reachable, in use by another controller, or
         written by a newer version.
         """
         try:
-            store = cls(create_engine(sa.make_url(url)))
+            store = cls(create_engine(sa.make_url(url)), on_error)
         except (ArgumentError, ImportError) as error:
             raise StoreFailed(
                 "the database URL is not one this image can open; write it like sqlite+aiosqlite:////path/to/file"
@@ -214,6 +216,7 @@ class Store:
                 async with self._engine.begin() as connection:
                     return await connection.run_sync(work)
             except SQLAlchemyError as error:
+                self._on_error()
                 raise StoreFailed(_sentence(self._engine.url, error)) from error
 
 
