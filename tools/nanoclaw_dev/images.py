@@ -75,8 +75,8 @@ class Recipe:
     name: str
     containerfile: str
     sources: tuple[str, ...]
-    wheels: bool = False
-    """Whether Python packages are installed."""
+    packages: str | None = None
+    """The stage that installs Python packages, when there is one."""
 
     def key(self) -> str:
         """Twelve hex digits that change when anything that goes into the image does."""
@@ -96,7 +96,7 @@ RUNTIME = Recipe(
     "nanoclaw-runtime",
     "runtime/Containerfile",
     ("requirements/runtime.txt", "runtime/nanoclaw_runtime"),
-    wheels=True,
+    packages="dependencies",
 )
 ECHO_AGENT = Recipe("nanoclaw-echo-agent", "runtime/echo_agent/Containerfile", ("runtime/echo_agent",))
 RECIPES = (RUNTIME, ECHO_AGENT)
@@ -135,16 +135,20 @@ def _exclusive(progress: Progress) -> Iterator[None]:
 
 def _build(recipe: Recipe, image: Image, progress: Progress) -> None:
     base = _base(progress)
-    contexts = {"wheels": _wheels(progress)} if recipe.wheels else {}
+    # No --timestamp: with it this buildah writes layers but never finds them again.
+    command = ["bud", "--layers", "--force-rm", "--isolation", "chroot"]
+    command += ["--file", recipe.containerfile, "--ignorefile", str(IGNORE_FILE)]
+    if base:
+        command += ["--build-arg", f"BASE={base}"]
+    if recipe.packages:
+        command += ["--build-context", f"wheels={_wheels(progress)}"]
     with progress.step(f"Building the image {recipe.name}") as step:
-        # No --timestamp: with it this buildah writes layers but never finds them again.
-        command = ["bud", "--quiet", "--layers", "--isolation", "chroot"]
-        command += ["--file", recipe.containerfile, "--ignorefile", str(IGNORE_FILE), "--tag", image.reference]
-        if base:
-            command += ["--build-arg", f"BASE={base}"]
-        for name, folder in contexts.items():
-            command += ["--build-context", f"{name}={folder}"]
-        _buildah(*command, str(CHECKOUT))
+        if recipe.packages:
+            # With a name of its own the stage outlives the next pruning.
+            step.note("Python packages")
+            _buildah(*command, "--target", recipe.packages, "--tag", f"localhost/{recipe.name}-packages", str(CHECKOUT))
+            step.note("code")
+        _buildah(*command, "--tag", image.reference, str(CHECKOUT))
         step.note("writing the archive")
         partial = image.archive.with_suffix(".partial")
         partial.unlink(missing_ok=True)
@@ -169,7 +173,8 @@ def _base(progress: Progress) -> str | None:
         (Path(scratch) / "Containerfile").write_text('FROM scratch\nADD base.tar /\nCMD ["python3"]\n')
         _buildah("bud", "--quiet", "--tag", reference, scratch)
     # One base is enough: images that were built on an older one keep its layer.
-    for older in _run_buildah("images", "--format", "{{.Name}}:{{.Tag}}", BASE_NAME).stdout.split():
+    listed = _run_buildah("images", "--format", "{{.Name}}:{{.Tag}}", "--filter", f"reference={BASE_NAME}")
+    for older in listed.stdout.split():
         if older != reference:
             _run_buildah("rmi", older)
     return reference
@@ -228,7 +233,7 @@ def _platforms() -> list[str]:
 
 
 def _prune() -> None:
-    """Drop what was not used for longest: archives, their layers, and downloads of older locks."""
+    """Drop what was not used for longest: archives, their layers, and downloads of older locks. Needs the lock."""
     for recipe in RECIPES:
         for archive in _oldest_first(f"{recipe.name}-*.tar")[:-KEPT]:
             tag = archive.stem.removeprefix(f"{recipe.name}-")
@@ -236,6 +241,7 @@ def _prune() -> None:
             archive.unlink()
     for folder in _oldest_first("wheels-*")[:-1]:
         shutil.rmtree(folder)
+    _run_buildah("rm", "--all")  # what interrupted builds left; nobody else builds now
     _run_buildah("rmi", "--prune")
 
 
@@ -253,7 +259,7 @@ def _files(places: Iterator[Path]) -> list[Path]:
 def _buildah(*arguments: str) -> None:
     result = _run_buildah(*arguments)
     if result.returncode:
-        raise SetupError(f"`buildah {arguments[0]}` failed: {_last_words(result.stderr)}.")
+        raise SetupError(f"`buildah {arguments[0]}` failed: {_last_words(result.stdout + result.stderr)}.")
 
 
 def _run_buildah(*arguments: str) -> subprocess.CompletedProcess[str]:
