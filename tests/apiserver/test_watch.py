@@ -26,6 +26,8 @@ pytestmark = pytest.mark.apiserver
 PATIENCE = 60.0
 QUICK = Pace(watch=2, silence=2.0)
 # A watch that ends and is given up soon, so that every way of ending happens within a test.
+ENDLESS = Pace(watch=600, silence=600.0)
+# Here neither its end nor the watchdog repairs anything.
 
 
 @pytest.fixture
@@ -147,6 +149,31 @@ async def test_what_vanished_meanwhile_is_told_as_a_deletion(
         told = await anext(changes)
         assert (told.name, told.object) == ("goes", None)
         await changes.aclose()
+
+
+async def test_an_event_that_comes_too_late_is_not_lost(
+    admin: KubeClient, proxied: KubeClient, proxy: FaultProxy, namespace: str
+) -> None:
+    proxy.spoil("watch", fault_proxy.swap_pairs())
+    async with watching(proxied, namespace, pace=ENDLESS) as reflector:
+        await admin.create(CONFIG_MAPS, labelled("first"), namespace=namespace)
+        await admin.create(CONFIG_MAPS, labelled("second"), namespace=namespace)
+        assert await reflector.until("first", lambda item: item is not None, Deadline.after(PATIENCE))
+        assert await reflector.until("second", lambda item: item is not None, Deadline.after(PATIENCE))
+
+
+async def test_an_event_that_comes_too_late_brings_nothing_back(
+    admin: KubeClient, proxied: KubeClient, proxy: FaultProxy, namespace: str
+) -> None:
+    await admin.create(CONFIG_MAPS, labelled("goes"), namespace=namespace)
+    proxy.spoil("watch", fault_proxy.swap_pairs())
+    async with watching(proxied, namespace, pace=ENDLESS) as reflector:
+        await change(admin, namespace, "goes", now="changed")
+        await admin.delete(CONFIG_MAPS, "goes", namespace=namespace)
+        await reflector.until("goes", lambda item: item is None, Deadline.after(PATIENCE))
+        await admin.create(CONFIG_MAPS, labelled("last"), namespace=namespace)
+        await reflector.until("last", lambda item: item is not None, Deadline.after(PATIENCE))
+        assert set(reflector.objects) == {"last"}
 
 
 async def test_a_quiet_watch_is_kept_alive_by_bookmarks_alone(

@@ -227,7 +227,6 @@ class KubeClient:
         namespace: str = "",
         follow: bool = False,
         since: datetime | None = None,
-        limit_bytes: int | None = None,
     ) -> AsyncGenerator[bytes]:
         """The log of a container in chunks, stdout and stderr merged; ends at its end.
 
@@ -241,8 +240,6 @@ class KubeClient:
             query.append(("follow", "true"))
         if since:
             query.append(("sinceTime", since.isoformat()))
-        if limit_bytes:
-            query.append(("limitBytes", str(limit_bytes)))
         async with self.stream("GET", PODS.path(target.namespace, name, "log"), target, query=query) as response:
             while chunk := await read_chunk(response, target):
                 yield chunk
