@@ -6,11 +6,12 @@ a machine may lack is checked before the first of them starts.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ from nanoclaw_dev.engine_binaries import EngineBinaries
 from nanoclaw_dev.errors import SetupError
 from nanoclaw_dev.paths import CACHE
 from nanoclaw_dev.progress import Progress
+from nanoclaw_runtime.contract import names
 
 STACK = "local"
 PASSPHRASE = "local"
 # Nothing of the local stack is secret; the word is written in its file.
 
 GROUP, GREETING = "main", "hello"
+READY = 120
+# Seconds for a controller whose objects are there; a quiet machine needs three.
 ANSWER = 120
 # Seconds for the first answer; a quiet machine needs two.
 
@@ -46,10 +50,12 @@ def up(progress: Progress) -> None:
     with progress.step(f"pulumi up, stack {STACK}") as step:
         engine.init(STACK)
         engine.up(STACK, step)
-    outputs = engine.outputs(STACK)
+    namespace = engine.outputs(STACK)["namespace"]
+    with progress.step("Waiting for the controller"):
+        _await_controller(cluster, namespace)
     with progress.step(f"Sending {GREETING!r} to {GROUP}"):
-        answer = _ask(cluster.kubeconfig, outputs["namespace"])
-    _tell(progress, cluster, outputs["namespace"], answer)
+        answer = _ask(cluster.kubeconfig, namespace)
+    _tell(progress, cluster, namespace, answer)
 
 
 def down(progress: Progress) -> None:
@@ -139,6 +145,42 @@ def _destroy(engine: Engine, cluster: Cluster, progress: Progress) -> None:
     engine.remove(STACK)
 
 
+def _await_controller(cluster: Cluster, namespace: str) -> None:
+    """Return when the pod of the newest settings serves.
+
+    The engine's own waiting may be content with the status of the pod that is about to be replaced.
+    """
+    api = cluster.control_plane.api
+    deployment = f"/apis/apps/v1/namespaces/{namespace}/deployments/{names.CONTROLLER}"
+    endpoints = f"/api/v1/namespaces/{namespace}/endpoints/{names.CONTROLLER}"
+    deadline = time.monotonic() + READY
+    while True:
+        if _rolled_out(api.get(deployment)) and any("addresses" in each for each in _subsets(api.get(endpoints))):
+            return
+        if time.monotonic() > deadline:
+            raise SetupError(
+                f"The controller is not ready after {READY} s: see why with "
+                f"`{shlex.join([*_nanoclaw(cluster.kubeconfig, namespace), 'doctor'])}`."
+            )
+        time.sleep(0.2)
+
+
+def _rolled_out(deployment: Mapping[str, Any] | None) -> bool:
+    """Whether the status is about the newest generation, and its one pod is available."""
+    if deployment is None:
+        return False
+    status = deployment["status"]
+    return bool(
+        status.get("observedGeneration") == deployment["metadata"]["generation"]
+        and status.get("updatedReplicas") == status.get("availableReplicas") == 1
+    )
+
+
+def _subsets(endpoints: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
+    subsets: Sequence[Mapping[str, Any]] = (endpoints or {}).get("subsets") or ()
+    return subsets
+
+
 def _nanoclaw(kubeconfig: Path, namespace: str) -> list[str]:
     program = Path(sys.executable).with_name("nanoclaw")
     return [str(program), "--kubeconfig", str(kubeconfig), "--namespace", namespace]
@@ -146,20 +188,14 @@ def _nanoclaw(kubeconfig: Path, namespace: str) -> list[str]:
 
 def _ask(kubeconfig: Path, namespace: str) -> str:
     """The agent's answer to the greeting, by the command line everybody uses."""
-    command = [
-        *_nanoclaw(kubeconfig, namespace),
-        "--output",
-        "json",
-        *("send", GROUP, GREETING, "--follow", "--timeout", str(ANSWER)),
-    ]
+    command = [*_nanoclaw(kubeconfig, namespace), "send", GROUP, GREETING, "--follow", "--timeout", str(ANSWER)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise SetupError(
             f"The message was not answered: {(result.stderr or result.stdout).strip()} Find out more with "
             f"`{shlex.join([*_nanoclaw(kubeconfig, namespace), 'doctor'])}`."
         )
-    told: dict[str, Any] = json.loads(result.stdout)
-    return str(told["answer"])
+    return result.stdout.strip()
 
 
 def _tell(progress: Progress, cluster: Cluster, namespace: str, answer: str) -> None:
