@@ -25,7 +25,7 @@ bench: .venv ## measure, beside baselines, and write bench/results
 lock: .venv ## requirements/*.txt anew from the ranges in the pyproject files
 	@$(DEV) lock
 
-.venv: requirements/development.txt pyproject.toml runtime/pyproject.toml
+.venv:
 	@python3 tools/bootstrap.py
 
-.PHONY: help up down check test preview bench lock
+.PHONY: .venv help up down check test preview bench lock

@@ -45,19 +45,22 @@ def main() -> int:
 
 
 def make_environment(progress: Progress) -> None:
-    """Do as little as needed. Raises SetupError with one sentence and the remedy."""
+    """Do as little as needed; a tenth of a second when nothing changed.
+
+    Raises SetupError with one sentence and the remedy.
+    """
     wanted = stamp()
-    found = STAMP.read_text() if STAMP.exists() else None
-    if found != wanted or not runs():
-        if found is None or not runs():
-            check_venv_module(progress)
-            with progress.step("Making the virtual environment"):
-                shutil.rmtree(VENV, ignore_errors=True)
-                venv.EnvBuilder(with_pip=True, symlinks=True).create(VENV)
-        STAMP.unlink(missing_ok=True)
-        install(progress)
-        STAMP.write_text(wanted)
-    os.utime(VENV)  # newer than the files it is made from, so that `make` is content
+    found = STAMP.read_text() if STAMP.exists() and runs() else None
+    if found == wanted:
+        return
+    if found is None:
+        check_venv_module(progress)
+        with progress.step("Making the virtual environment"):
+            shutil.rmtree(VENV, ignore_errors=True)
+            venv.EnvBuilder(with_pip=True, symlinks=True).create(VENV)
+    STAMP.unlink(missing_ok=True)
+    install(progress)
+    STAMP.write_text(wanted)
 
 
 def stamp() -> str:
@@ -73,9 +76,7 @@ def stamp() -> str:
 def runs() -> bool:
     """Whether the environment's Python still starts; it does not when the machine's Python has gone."""
     try:
-        return not subprocess.run(
-            [VENV / "bin" / "python", "-c", "import pip"], capture_output=True, check=False
-        ).returncode
+        return not subprocess.run([VENV / "bin" / "python", "-c", ""], capture_output=True, check=False).returncode
     except OSError:
         return False
 
