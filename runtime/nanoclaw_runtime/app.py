@@ -43,7 +43,7 @@ async def run(settings: RuntimeSettings) -> None:
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(await KubeClient.connect())
-        store = await Store.open(settings.database_url)
+        store = await Store.open(settings.database_url, on_error=metrics.database_errors.inc)
         stack.push_async_callback(store.close)
         backend = JobBackend(client, settings.namespace)
         around = Surroundings(

@@ -28,6 +28,7 @@ from nanoclaw_dev.progress import Step
 
 _RESOURCE = re.compile(r"^\s*\S{1,2}\s+(?P<type>[\w.]+:\S+)\s+(?P<name>\S+)\s+(?P<state>[a-z]+)")
 _LOCKED = "the stack is currently locked by"
+_HOLDER = re.compile(r"\(pid (\d+)\)")
 _INHERITED = ("HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 # And whatever names a proxy: a cloud cluster may only be reachable through one.
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -56,6 +57,10 @@ class Engine:
         known = json.loads(self._run("stack", "ls", "--json"))
         if stack not in {each["name"] for each in known}:
             self._run("stack", "init", stack, "--secrets-provider", "passphrase")
+
+    def set_secret(self, stack: str, path: str, value: str) -> None:
+        """Put an encrypted value into the stack file; `path` is a config key, dots lead into objects."""
+        self._run("config", "set", "--stack", stack, "--secret", "--path", path, standard_input=value)
 
     def up(self, stack: str, step: Step) -> None:
         """Create and update until the cluster has what the program declares. Raises EngineFailed."""
@@ -128,11 +133,12 @@ class Engine:
     def _command(self, *arguments: str) -> list[str]:
         return [str(self.binaries.cli), *arguments, "--non-interactive"]
 
-    def _run(self, *arguments: str) -> str:
+    def _run(self, *arguments: str, standard_input: str = "") -> str:
         result = subprocess.run(
             self._command(*arguments),
             cwd=self.project,
             env=self.environment(),
+            input=standard_input,
             capture_output=True,
             text=True,
             check=False,
@@ -151,7 +157,11 @@ class Engine:
             except EngineFailed as failed:
                 if _LOCKED not in str(failed):
                     raise
-                # We alone use this state and nobody else is at it: the lock is of a run that was killed.
+                if running := [pid for pid in _HOLDER.findall(str(failed)) if Path(f"/proc/{pid}").exists()]:
+                    raise EngineFailed(
+                        f"A `pulumi` of an earlier command still works on this stack: wait for process {running[0]}."
+                    ) from None
+                # We alone use this state: the lock is of a run that was killed.
                 self._run("cancel", "--stack", stack, "--yes")
                 self._follow(step, command, "--stack", stack, *flags)
 

@@ -1,0 +1,170 @@
+"""An installation for trying: `pulumi up` of the checkout's program on a cluster, and somebody who talks to it.
+
+The cluster tests and the benchmarks stand on this. Its groups, settings and claims are the caller's;
+the program, the engine, the images and the way to the API are what users get.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nanoclaw_dev import images
+from nanoclaw_dev.cluster.cluster import Cluster
+from nanoclaw_dev.engine import Engine
+from nanoclaw_dev.engine_binaries import EngineBinaries
+from nanoclaw_dev.paths import CHECKOUT
+from nanoclaw_dev.progress import Progress
+from nanoclaw_runtime.api.schemas import AcceptedView, EventView
+from nanoclaw_runtime.cli.errors import NotReachable
+from nanoclaw_runtime.cli.installation import Target
+from nanoclaw_runtime.cli.remote import RECONNECT, Remote
+from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.store.records import EventType, RecordedState
+
+STACK = "trial"
+
+PROGRAM = """\
+import runpy, sys
+sys.path.insert(0, {checkout!r})
+runpy.run_path({checkout!r} + "/__main__.py")
+"""
+
+
+SIZES = dict.fromkeys(("group", "ipc", "sessions", "project", "global", "store", "data"), "64Mi")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What `pulumi up` made, and how to take it down."""
+
+    engine: Engine
+    cluster: Cluster
+    namespace: str
+    key: str
+    """The literal of the model key: it may be found nowhere but in its Secret."""
+
+    @classmethod
+    def up(
+        cls, cluster: Cluster, binaries: EngineBinaries, folder: Path, *, settings: dict[str, Any], **config: Any
+    ) -> Installation:
+        """`pulumi up` of a stack of its own in a namespace of its own, with the project's images."""
+        progress = Progress()
+        runtime, agent = images.build_images(progress)
+        for image in (runtime, agent):
+            cluster.import_image(image.archive)
+        namespace, key = f"trial-{folder.name.lower().replace('_', '-')}", f"sk-{folder.name}-{secrets.token_hex(8)}"
+        base = {
+            "namespace": {"name": namespace},
+            "cluster": {"kubeconfig": str(cluster.kubeconfig)},
+            "storage": {"sizes": SIZES},
+            "controller": {"image": runtime.reference},
+        }
+        settings["runtime"] = {"agent": _agent(agent.reference)} | settings.get("runtime", {})
+        _write_project(folder, {"settings": base | settings, "protectData": False} | config)
+        engine = Engine(binaries, state=folder / "engine", passphrase=STACK, project=folder)
+        installation = cls(engine, cluster, namespace, key)
+        engine.init(STACK)
+        engine.set_secret(STACK, "nanoclaw:credentials.ANTHROPIC_API_KEY", key)
+        with progress.step("pulumi up") as step:
+            engine.up(STACK, step)
+        return installation
+
+    def down(self) -> None:
+        with Progress().step("pulumi destroy") as step:
+            self.engine.destroy(STACK, step)
+        shutil.rmtree(self.engine.project, ignore_errors=True)
+
+    @contextlib.asynccontextmanager
+    async def chat(self) -> AsyncIterator[Chat]:
+        async with await Remote.connect(Target(self.cluster.kubeconfig, namespace=self.namespace)) as remote:
+            yield Chat(remote)
+
+
+def _agent(image: str) -> dict[str, Any]:
+    resources = {"cpuRequest": "20m", "memoryRequest": "32Mi", "cpuLimit": "1", "memoryLimit": "128Mi"}
+    return {"image": image, "imagePullPolicy": "Never", "resources": resources}
+
+
+def _write_project(folder: Path, config: dict[str, Any]) -> None:
+    """A project with the checkout's program, the caller's interpreter and one stack."""
+    definition = yaml.safe_load((CHECKOUT / "Pulumi.yaml").read_text())
+    definition["runtime"]["options"]["virtualenv"] = sys.prefix
+    stack = {f"nanoclaw:{name}": value for name, value in config.items()}
+    stack["pulumi:disable-default-providers"] = ["kubernetes"]
+    (folder / "stacks").mkdir(parents=True)
+    (folder / "__main__.py").write_text(PROGRAM.format(checkout=str(CHECKOUT)))
+    (folder / "Pulumi.yaml").write_text(yaml.safe_dump(definition))
+    (folder / "stacks" / f"Pulumi.{STACK}.yaml").write_text(yaml.safe_dump({"config": stack}))
+
+
+@dataclass
+class Chat:
+    """A person, or several, in the installation's chats."""
+
+    remote: Remote
+
+    @property
+    def client(self) -> KubeClient:
+        return self.remote.client
+
+    @property
+    def namespace(self) -> str:
+        return self.remote.namespace
+
+    async def send(self, group: str, text: str) -> AcceptedView:
+        return await self.remote.send(group, text, sender="ann", client_id=secrets.token_hex(8))
+
+    async def until(self, matches: Callable[[EventView], bool], *, after: int) -> EventView:
+        """The first event behind `after` that matches, however often the controller goes away meanwhile."""
+        while True:
+            try:
+                async with contextlib.aclosing(self.events(after)) as events:
+                    async for event in events:
+                        if matches(event):
+                            return event
+            except NotReachable:
+                await asyncio.sleep(RECONNECT)
+
+    def events(self, after: int) -> AsyncGenerator[EventView, None]:
+        """Every event of every group behind `after`, without an end."""
+        events = self.remote.events(None, after=after)
+        assert isinstance(events, AsyncGenerator)
+        return events
+
+    async def answer(self, sent: AcceptedView) -> EventView:
+        """The `answer` event that finishes the message."""
+        return await self.until(
+            lambda event: event.type is EventType.ANSWER and sent.id in event.payload["messages"], after=sent.event
+        )
+
+    async def running(self, group: str, *, after: int) -> EventView:
+        """The event that tells that a session of the group has its input."""
+        return await self.until(
+            lambda event: (
+                event.type is EventType.SESSION
+                and event.group == group
+                and event.payload["state"] == RecordedState.RUNNING
+            ),
+            after=after,
+        )
+
+    async def over(self, session: str, *, after: int) -> EventView:
+        """The event that tells the end of a session."""
+        return await self.until(
+            lambda event: (
+                event.type is EventType.SESSION
+                and event.payload["session"] == session
+                and event.payload["state"] in {RecordedState.ENDED, RecordedState.FAILED}
+            ),
+            after=after,
+        )
