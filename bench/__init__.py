@@ -1,0 +1,1 @@
+"""Measurements, each beside a baseline of the same run. Nothing is asserted here; results are committed."""
