@@ -38,7 +38,6 @@ BASE_NAME = "localhost/nanoclaw-base"
 PYTHON = "3.11"
 # Of both bases: Debian 12 has it, and the Containerfiles' default names it.
 DEBIAN = "bookworm"
-DEBIAN_MIRROR = "http://deb.debian.org/debian"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates,libstdc++6"  # the last for greenlet, which SQLAlchemy needs
 DEBIAN_LEFT_OUT = (
     "/usr/share/doc/*",
@@ -168,7 +167,7 @@ def _base(progress: Progress) -> str | None:
         command = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={DEBIAN_PACKAGES}"]
         command += [f"--dpkgopt=path-exclude={path}" for path in DEBIAN_LEFT_OUT]
         command += [f"--customize-hook={hook}" for hook in DEBIAN_HOOKS] + _apt_proxy()
-        _run([*command, DEBIAN, f"{scratch}/base.tar", _mirror()], "mmdebstrap")
+        _run([*command, DEBIAN, f"{scratch}/base.tar", *_mirror()], "mmdebstrap")
         step.note("importing")
         (Path(scratch) / "Containerfile").write_text('FROM scratch\nADD base.tar /\nCMD ["python3"]\n')
         _buildah("bud", "--quiet", "--tag", reference, scratch)
@@ -185,8 +184,8 @@ def _base_recipe() -> str:
     return repr([platform.machine(), DEBIAN, DEBIAN_PACKAGES, DEBIAN_LEFT_OUT, DEBIAN_HOOKS])
 
 
-def _mirror() -> str:
-    """Where this machine gets Debian from, so that what works for apt works here."""
+def _mirror() -> list[str]:
+    """Where this machine gets Debian from, so that what works for apt works here; else mmdebstrap knows a place."""
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(ORIGIN) $(RELEASE) $(COMPONENT) $(SITE)", "Created-By: Packages"],
         capture_output=True,
@@ -196,8 +195,8 @@ def _mirror() -> str:
     for line in listed.stdout.splitlines():
         origin, release, component, site = line.split()
         if origin == "Debian" and component == "main" and "-" not in release:
-            return site
-    return DEBIAN_MIRROR
+            return [site]
+    return []
 
 
 def _apt_proxy() -> list[str]:
