@@ -17,7 +17,7 @@ from nanoclaw_runtime.kube import attach as attach_module
 from nanoclaw_runtime.kube.attach import V4, V5, AttachedStreams, attach
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.deadline import Deadline
-from nanoclaw_runtime.kube.errors import PodGone, StreamLost
+from nanoclaw_runtime.kube.errors import DeadlineExceeded, PodGone, StreamLost
 from nanoclaw_runtime.kube.reflector import Reflector
 from nanoclaw_runtime.kube.resources import PODS, Pod
 from tests.support.fault_proxy import TcpProxy
@@ -155,13 +155,14 @@ async def test_output_larger_than_any_buffer_arrives_whole(target: Target, scrip
 
 
 async def test_on_v4_the_end_of_the_connection_ends_the_input(target: Target, script_agent_image: str) -> None:
-    await target.start(script_agent_image, delay=1)
+    await target.start(script_agent_image, delay=8)  # longer than a WebSocket waits for its close to be answered
+    stdin = script("wc -c < /tmp/input") + (b"#" + b"x" * 98 + b"\n") * 20_000
     streams = await target.attach(protocols=(V4,))
     assert streams.protocol == V4
-    await streams.send(script("echo answered"), Deadline.after(PATIENCE))
+    await streams.send(stdin, Deadline.after(PATIENCE))
     with pytest.raises(StreamLost):
         await read(streams)
-    assert await target.log() == b"answered\n"
+    assert int(await target.log()) == len(stdin)
     assert await target.exit_code() == 0
 
 
@@ -220,11 +221,20 @@ async def test_a_frozen_line_is_noticed(
 
 
 async def test_an_agent_that_ends_unread_does_not_block_its_input(target: Target, script_agent_image: str) -> None:
-    await target.start(script_agent_image, delay=3)
+    await target.start(script_agent_image, delay=1000)
     streams = await target.attach()
     await target.client.delete(PODS, "agent", namespace=target.namespace)
     with pytest.raises(StreamLost):
         await streams.send(b"#" * 50_000_000, Deadline.after(PATIENCE))
+
+
+async def test_an_agent_that_never_reads_can_be_left(target: Target, script_agent_image: str) -> None:
+    await target.start(script_agent_image, delay=1000)
+    streams = await target.attach()
+    with pytest.raises(DeadlineExceeded):
+        await streams.send(b"#" * 50_000_000, Deadline.after(2))
+    async with asyncio.timeout(PATIENCE / 2):
+        await streams.close()
 
 
 async def test_there_is_nothing_to_attach_to(target: Target, script_agent_image: str) -> None:

@@ -88,6 +88,7 @@ class AttachedStreams:
         self._socket = socket
         self._target = target
         self._early: deque[bytes] = deque()
+        self._unsent = False
         self._ended = False
         self._lost: StreamLost | None = None
         self._stderr = b""
@@ -113,10 +114,12 @@ class AttachedStreams:
         Output that comes meanwhile is kept. Raises StreamLost when the connection breaks or the
         container ends first, DeadlineExceeded when it does not read in time.
         """
+        self._unsent = True
         async with deadline.enforce(self._target):
             await self._write_while_reading(stdin)
-            if self.protocol == V4:
-                await self.close()
+        self._unsent = False
+        if self.protocol == V4:
+            await self.close()
 
     async def output(self) -> AsyncGenerator[bytes]:
         """What the container writes to stdout, until it ends. Raises StreamLost when the connection ends first."""
@@ -128,9 +131,12 @@ class AttachedStreams:
 
     async def close(self) -> None:
         """Let go of the connection; the container runs on."""
+        response = self._socket._response  # noqa: SLF001  # aiohttp shows it nowhere else
+        if self._unsent and response.connection is not None and response.connection.transport is not None:
+            # Otherwise the socket waits for somebody to read what nobody will.
+            response.connection.transport.abort()
         await self._socket.close()
-        # aiohttp forgets to do this itself when the connection was reset.
-        self._socket._response.close()  # noqa: SLF001
+        response.close()  # aiohttp forgets to do this itself when the connection was reset
 
     async def _write_while_reading(self, stdin: bytes) -> None:
         # A server that waits for room to send its output reads no input either, and pings want answers.
