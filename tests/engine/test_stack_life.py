@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import signal
 import subprocess
@@ -103,6 +104,18 @@ def test_a_mistake_in_the_stack_file_is_all_a_preview_shows(project):
     assert "Traceback" not in str(failed.value)
 
 
+def test_a_run_under_way_is_waited_for_and_never_cancelled(project):
+    project.write()
+    project.up()
+    lock = project.engine.state / "stacks" / ".pulumi" / "locks" / "organization" / "nanoclaw" / project.stack
+    lock.mkdir(parents=True, exist_ok=True)
+    held = {"pid": os.getpid(), "username": "somebody", "hostname": "here", "timestamp": "2026-01-01T00:00:00Z"}
+    (lock / "held.json").write_text(json.dumps(held))
+
+    with pytest.raises(EngineFailed, match=f"wait for process {os.getpid()}"):
+        project.up()
+
+
 def test_a_killed_run_does_not_block_the_next_one(project, control_plane):
     project.write()
     process = subprocess.Popen(
@@ -123,4 +136,19 @@ def test_a_killed_run_does_not_block_the_next_one(project, control_plane):
     project.up()
 
     assert names.STORE_CLAIM in claims(control_plane, project.namespace)
+    assert project.preview() == set()
+
+
+def test_state_that_was_cut_off_while_it_was_written_is_repaired(project, control_plane):
+    project.write()
+    project.up()
+    project.write(groups=("main", "family"))
+    project.up()
+    (state,) = (project.engine.state / "stacks").glob(f".pulumi/stacks/*/{project.stack}.json")
+    state.write_bytes(state.read_bytes()[:1000])
+
+    project.engine.init(project.stack)
+    project.up()
+
+    assert group_claims("family") <= claims(control_plane, project.namespace)
     assert project.preview() == set()

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -54,6 +55,9 @@ class Engine:
 
     def init(self, stack: str) -> None:
         """Make the stack's state, unless it is there."""
+        if self.state is not None:
+            with _exclusive(self.state / "lock"):
+                _repair(self.state, stack)
         known = json.loads(self._run("stack", "ls", "--json"))
         if stack not in {each["name"] for each in known}:
             self._run("stack", "init", stack, "--secrets-provider", "passphrase")
@@ -104,6 +108,8 @@ class Engine:
     def remove(self, stack: str) -> None:
         """Forget the state of a stack that has no resources any more; its file stays. Raises EngineFailed."""
         self._run("stack", "rm", stack, "--yes", "--preserve-config")
+        for backup in _backups(self.state, stack) if self.state is not None else ():
+            backup.unlink()
 
     def environment(self) -> dict[str, str]:
         """Everything the engine sees of its surroundings."""
@@ -125,7 +131,6 @@ class Engine:
             "PULUMI_SKIP_UPDATE_CHECK": "1",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
             "PULUMI_DISABLE_REGISTRY_RESOLVE": "1",
-            "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "1",
             "PULUMI_SUPPRESS_NEO_LINK": "1",
         }
         return inherited | dict(self.variables) | sealed
@@ -152,6 +157,7 @@ class Engine:
             self._follow(step, command, "--stack", stack, *flags)
             return
         with _exclusive(self.state / "lock"):
+            _repair(self.state, stack)
             try:
                 self._follow(step, command, "--stack", stack, *flags)
             except EngineFailed as failed:
@@ -194,6 +200,29 @@ def _exclusive(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _repair(state: Path, stack: str) -> None:
+    """Take up the engine's own backup where it was killed while it wrote the stack's state.
+
+    What the last step made is missing in it, and is found again: creating is an upsert.
+    """
+    for backup in _backups(state, stack):
+        file = backup.with_suffix("")
+        if not _whole(file) and _whole(backup):
+            shutil.copyfile(backup, file)
+
+
+def _backups(state: Path, stack: str) -> list[Path]:
+    return list((state / "stacks").glob(f".pulumi/stacks/*/{stack}.json.bak"))
+
+
+def _whole(file: Path) -> bool:
+    try:
+        json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _place_plugin(home: Path, provider: Path) -> None:
