@@ -148,7 +148,7 @@ def _destroy(engine: Engine, cluster: Cluster, progress: Progress) -> None:
 def _await_controller(cluster: Cluster, namespace: str) -> None:
     """Return when the pod of the newest settings serves.
 
-    The engine's own waiting may be content with the status of the pod that is about to be replaced.
+    Seen once: the engine called a roll-out done, and the Service had no endpoint yet.
     """
     api = cluster.control_plane.api
     deployment = f"/apis/apps/v1/namespaces/{namespace}/deployments/{names.CONTROLLER}"
