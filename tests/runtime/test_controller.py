@@ -133,6 +133,13 @@ async def test_the_agent_gets_what_v1_gives_it(house):
     assert "sessionId" not in agent.stdin
 
 
+async def test_the_folders_an_agent_mounts_are_there_before_it_starts(house, tmp_path):
+    await house.send("hello")
+    await house.backend.agent(0)
+    for folder in ("groups/main/logs", "data/sessions/main/.claude", "data/ipc/main/input", "groups/global", "project"):
+        assert (tmp_path / folder).is_dir(), folder
+
+
 async def test_internal_thoughts_do_not_reach_the_chat(house):
     await house.send("hello")
     await (await house.backend.agent(0)).say("<internal>hm</internal>")

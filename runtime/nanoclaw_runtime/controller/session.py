@@ -26,6 +26,7 @@ from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
 from nanoclaw_runtime.domain.lifetime import Limits, Moments, Verdict, ends_turn, verdict
 from nanoclaw_runtime.domain.model import AgentOutput, SessionPlan, SessionRef, SessionSpec
 from nanoclaw_runtime.domain.prompt import Line, prompt, visible
+from nanoclaw_runtime.ipc.folders import make_group_folders
 from nanoclaw_runtime.ipc.mailbox import Mailbox
 from nanoclaw_runtime.store.records import Message
 from nanoclaw_runtime.store.store import Store
@@ -93,6 +94,7 @@ class Session:
         ids = [message.id for message in messages]
         await around.store.begin_session(self.ref, ids, at=datetime.now(UTC))
         try:
+            await asyncio.to_thread(make_group_folders, around.tree, self.ref.folder)
             await self._mailbox.prepare()
             spec = SessionSpec(SessionPlan(self.ref, around.config), await self._stdin(group, messages))
             around.metrics.own_seconds.observe(_now() - begun)
