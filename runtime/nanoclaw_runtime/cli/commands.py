@@ -105,7 +105,11 @@ def send(
 
     async def work(remote: Remote) -> bool:
         accepted = await remote.send(
-            group, text, sender=sender or getpass.getuser(), client_id=f"cli-{secrets.token_hex(8)}"
+            group,
+            text,
+            sender=sender or getpass.getuser(),
+            client_id=f"cli-{secrets.token_hex(8)}",
+            absent=lambda: typer.echo("the controller is away; waiting for it", err=True),
         )
         if not follow:
             _print(options, accepted, lambda: _acknowledgement(accepted))

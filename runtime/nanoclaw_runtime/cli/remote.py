@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
@@ -36,7 +37,9 @@ from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound, StreamLost, Unavailable
 
 RECONNECT: Final = 1.0
-# Seconds between two tries to take a lost event stream up again.
+# Seconds between two tries to reach a controller that is gone for the moment.
+PATIENCE: Final = 60.0
+# Seconds; a controller that is replaced is back in a few, one that moves to another node in tens.
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -70,10 +73,27 @@ class Remote:
     ) -> None:
         await self.client.close()
 
-    async def send(self, folder: str, text: str, *, sender: str, client_id: str) -> AcceptedView:
-        """Have a message committed. Safe to repeat with the same `client_id`."""
+    async def send(
+        self, folder: str, text: str, *, sender: str, client_id: str, absent: Callable[[], None] = lambda: None
+    ) -> AcceptedView:
+        """Have a message committed, once for a `client_id`.
+
+        A controller that is being replaced is waited for, `PATIENCE` seconds; `absent` is called when that begins.
+        """
         body = {"text": text, "sender": sender, "id": client_id}
-        return await self._ask(AcceptedView, "POST", f"/v1/groups/{_part(folder)}/messages", body)
+        until: float | None = None
+        while True:
+            try:
+                return await self._ask(AcceptedView, "POST", f"/v1/groups/{_part(folder)}/messages", body)
+            except NotReachable as error:
+                if not isinstance(error.__cause__, Unavailable):
+                    raise
+                if until is None:
+                    until = time.monotonic() + PATIENCE
+                    absent()
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(RECONNECT)
 
     async def groups(self) -> list[GroupView]:
         return (await self._ask(GroupList, "GET", "/v1/groups")).groups

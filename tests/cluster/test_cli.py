@@ -1,9 +1,11 @@
-"""The command line as people run it: a process with a kubeconfig, a real API server, the controller's API behind it."""
+"""The command line as people run it: a process with a kubeconfig, a real API server, the controller's API behind it.
+
+The API listens on the cluster's own bridge: the API server proxies to no loopback address.
+"""
 
 import asyncio
 import contextlib
 import json
-import socket
 import sys
 
 import pytest
@@ -12,6 +14,7 @@ from nanoclaw_runtime.api.app import create_app
 from nanoclaw_runtime.api.server import listen, serve_on
 from nanoclaw_runtime.cli.installation import DEPLOYMENTS, SECRETS
 from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Target
 from nanoclaw_runtime.kube.resources import PODS, Resource
 from nanoclaw_runtime.telemetry import Metrics
@@ -21,14 +24,13 @@ TOKEN = "correct-horse"
 SERVICES = Resource("Service", "services")
 ENDPOINTS = Resource("Endpoints", "endpoints")
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.usefixtures("installation")]
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("installation")]
 
 
-def own_address() -> str:
-    """An address of this machine that is not loopback: the API server proxies to no other."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing
-        return probe.getsockname()[0]
+@pytest.fixture
+async def admin(cluster):
+    async with await KubeClient.connect(cluster.kubeconfig) as client:
+        yield client
 
 
 async def has_address(admin, namespace, address):
@@ -48,26 +50,33 @@ class Installation:
 
     async def run(self, *line, namespace=True, **environment):
         """Exit status, stdout and stderr of the command."""
-        process = await asyncio.create_subprocess_exec(
+        process = await self.start(*line, namespace=namespace, **environment)
+        out, err = await process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+    async def start(self, *line, namespace=True, **environment):
+        return await asyncio.create_subprocess_exec(
             sys.executable, "-c", "from nanoclaw_runtime.cli import main; main()",
             *line, "--kubeconfig", self._kubeconfig, *(["-n", self._namespace] if namespace else []),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env={"COLUMNS": "200", "USER": "ada", "PATH": ""} | environment,
         )  # fmt: skip
-        out, err = await process.communicate()
-        return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture
-async def installation(admin, apiserver, namespace):
-    controller, address = SmallController(), own_address()
+async def installation(admin, cluster, cluster_namespace):
+    namespace, address = cluster_namespace, cluster.instance.bridge_address
+    controller = SmallController()
     listener = listen(address, 0)
     port = listener.getsockname()[1]
     serving = asyncio.create_task(serve_on(create_app(controller, lambda: TOKEN, Metrics()), listener))
     metadata = {"name": names.CONTROLLER, "labels": labels.component(labels.CONTROLLER)}
     ports = [{"name": names.API_PORT_NAME, "port": port}]
     target = {"kind": "Pod", "name": names.CONTROLLER, "namespace": namespace}
-    pod = {"metadata": metadata, "spec": {"containers": [{"name": "controller", "image": "x"}]}}
+    pod = {
+        "metadata": metadata,
+        "spec": {"schedulerName": "nobody", "containers": [{"name": "controller", "image": "x"}]},
+    }
     objects = {
         PODS: {"apiVersion": "v1"} | pod,
         SERVICES: {"apiVersion": "v1", "metadata": metadata, "spec": {"ports": ports}},
@@ -85,14 +94,13 @@ async def installation(admin, apiserver, namespace):
         DEPLOYMENTS: {
             "apiVersion": "apps/v1",
             "metadata": metadata,
-            "spec": {"selector": {"matchLabels": labels.component(labels.CONTROLLER)}, "template": pod},
+            "spec": {"paused": True, "selector": {"matchLabels": labels.component(labels.CONTROLLER)}, "template": pod},
         },
     }
     for resource, manifest in objects.items():
         await admin.create(resource, {"kind": resource.kind} | manifest, namespace=namespace)
     await has_address(admin, namespace, address)
-    yield Installation(controller, str(apiserver.kubeconfig), namespace)
-    await admin.delete(DEPLOYMENTS, names.CONTROLLER, namespace=namespace)  # nobody empties namespaces here
+    yield Installation(controller, str(cluster.kubeconfig), namespace)
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
 
@@ -118,6 +126,25 @@ async def test_a_message_is_sent_and_acknowledged(installation):
     status, out, _ = await installation.run("history", "main")
     assert status == 0
     assert "hällo" in out
+
+
+async def test_a_controller_that_is_away_is_waited_for(installation, admin, cluster_namespace):
+    there = await admin.get(ENDPOINTS, names.CONTROLLER, namespace=cluster_namespace)
+    await are(admin, there | {"subsets": []})
+    sending = await installation.start("send", "main", "hello")
+    assert await sending.stderr.readline() == b"the controller is away; waiting for it\n"
+    assert installation.controller.messages == []
+    await are(admin, there)
+    out, _ = await sending.communicate()
+    assert (sending.returncode, out) == (0, b"message 1 accepted; group main is number 2 in the queue\n")
+    assert len(installation.controller.messages) == 1
+
+
+async def are(admin, endpoints):
+    """Replace the endpoints of a Service, whatever they were."""
+    metadata = {name: endpoints["metadata"][name] for name in ("name", "namespace", "labels")}
+    path = ENDPOINTS.path(metadata["namespace"], metadata["name"])
+    await admin.request("PUT", path, Target("update", "endpoints"), body=endpoints | {"metadata": metadata})
 
 
 @contextlib.asynccontextmanager
