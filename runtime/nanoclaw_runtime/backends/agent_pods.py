@@ -1,7 +1,8 @@
 """The agents' Jobs and pods in one namespace: seeing them, and getting rid of them.
 
 Shared by `job`, which starts sessions, and `job_session`, which lives with one. A pod counts as
-gone when it is finished or deleted, because only then does nothing of it touch the volumes.
+gone when its container has ended for good or it is deleted: nothing of it touches the volumes
+then. Its phase tells the same, a second later.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class AgentPods:
     async def alive(self, selector: str) -> list[Pod]:
         """Pods that run or may yet run, as the API server knows them now."""
         found = await self.client.list(PODS, namespace=self.namespace, labels=selector)
-        return [pod for pod in (slim(item, Pod) for item in found) if not pod.finished]
+        return [pod for pod in (slim(item, Pod) for item in found) if not over(pod)]
 
     async def look_again(self, pods: list[Pod], deadline: Deadline) -> None:
         """Return when the first of the pods has ended or gone, or after a second at the latest."""
@@ -91,7 +92,7 @@ class AgentPods:
             await asyncio.sleep(pause(0))
             return
         with contextlib.suppress(DeadlineExceeded):
-            await self.watched.until(name, lambda pod: pod is None or pod.finished, deadline.within(LOOK_AGAIN))
+            await self.watched.until(name, over_or_gone, deadline.within(LOOK_AGAIN))
 
     async def _exists(self, job: str, uid: str) -> bool:
         try:
