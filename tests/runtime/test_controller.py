@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import shutil
+from datetime import UTC, datetime
 
 import pytest
 
@@ -67,8 +69,34 @@ class House:
         await self.end()
         await self.begin()
 
-    async def send(self, text, folder="main"):
-        return await self.controller.accept(folder, text, sender="ann", sender_name="Ann")
+    async def send(self, text, folder="main", **more):
+        return await self.controller.accept(folder, text, sender="ann", sender_name="Ann", **more)
+
+    async def commit(self, text, folder="main", **more):
+        """A message as a process leaves it that dies before it does anything about it."""
+        await self.store.add_message(folder, text, sender="ann", sender_name="Ann", at=datetime.now(UTC), **more)
+
+    @contextlib.asynccontextmanager
+    async def refusing(self, statement, condition):
+        """A database that refuses some statements, as it does when its disk is full."""
+        trigger = f"CREATE TRIGGER full BEFORE {statement} WHEN {condition} BEGIN SELECT RAISE(ABORT, 'full'); END"
+        await self.execute(trigger)
+        yield
+        await self.execute("DROP TRIGGER full")
+
+    async def execute(self, sql):
+        await self.store._transaction(lambda connection: connection.exec_driver_sql(sql))
+
+    async def a_follow_up_lies_there(self, text="unseen"):
+        """An agent has answered once, and a second message is in its mailbox."""
+        await self.send("hello")
+        agent = await self.backend.agent(0)
+        await agent.say("hi")
+        await self.answers()
+        await self.send(text)
+        while (await self.controller.history("main"))[-1].state is not MessageState.GIVEN:
+            await asyncio.sleep(0.005)
+        return agent
 
     async def events(self, kind, count=1, folder=None):
         found = []
@@ -429,3 +457,131 @@ async def test_new_groups_are_served_without_a_restart(house):
     await house.controller.declare(Groups(groups=[*house.groups.groups, more]))
     await house.send("hello", "new")
     assert (await house.backend.agent(0)).ref.folder == "new"
+
+
+async def test_a_message_from_before_a_crash_goes_to_the_adopted_session(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say("hi")
+    await house.answers()
+    await house.commit("nobody was told of me")
+    await house.restart()
+    (text,) = await agent.take()
+    assert ">nobody was told of me</message>" in text
+
+
+async def test_a_message_of_a_group_that_is_declared_late_goes_to_its_adopted_session(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say("hi")
+    await house.answers()
+    await house.commit("still here?")
+    declared, house.groups = house.groups, Groups(groups=[GroupSpec(folder="other", name="Other")])
+    await house.restart()
+    await house.controller.declare(declared)
+    (text,) = await agent.take()
+    assert ">still here?</message>" in text
+
+
+async def test_an_output_that_answers_nothing_is_no_progress_after_a_restart_either(house):
+    accepted = await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say(None, session=None)
+    await house.until(lambda: one_output(house))
+    await house.restart()
+    await agent.exit(0)
+    await house.until_state(GroupState.RETRYING)
+    (message,) = await house.controller.history("main")
+    assert (message.id, message.state) == (accepted.message.id, MessageState.WAITING)
+
+
+async def one_output(house):
+    return [session.outputs for session in house.controller.sessions()] == [1]
+
+
+async def test_an_adopted_session_tells_what_it_was_before(house):
+    await house.send("hello")
+    await (await house.backend.agent(0)).say("hi")
+    await house.answers()
+    await house.restart()
+    (status,), (record,) = house.controller.sessions(), await house.store.sessions()
+    assert (status.started, status.outputs, status.last_output) == (record.created, 1, record.last_output)
+
+
+async def test_a_message_sent_again_is_seen_to_even_if_its_first_sending_was_cut_off(house):
+    await house.commit("hello", client_id="n1")
+    accepted = await house.send("hello", client_id="n1")
+    assert not accepted.created
+    assert ">hello</message>" in (await house.backend.agent(0)).stdin["prompt"]
+
+
+async def test_a_message_accepted_during_the_shutdown_is_for_the_next_process(house):
+    house._life.cancel()
+    await asyncio.wait({house._life})
+    await house.send("hello")
+    await house.restart()
+    assert ">hello</message>" in (await house.backend.agent(0)).stdin["prompt"]
+
+
+async def test_a_follow_up_that_could_not_be_recorded_is_the_last_of_its_session(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say("hi")
+    await house.answers()
+    async with house.refusing("UPDATE ON messages", "NEW.turn > 0"):
+        await house.send("again")
+        await agent.closed()
+    await agent.exit()
+    assert ">again</message>" in (await house.backend.agent(1)).stdin["prompt"]
+
+
+async def test_a_follow_up_that_cannot_be_written_does_not_wait_until_the_agent_is_idle(tmp_path):
+    async with House(tmp_path, close_grace=0.05) as house:
+        await house.send("hello")
+        agent = await house.backend.agent(0)
+        await agent.say("hi")
+        await house.answers()
+        shutil.rmtree(agent.input)
+        await house.send("again")
+        assert ">again</message>" in (await house.backend.agent(1)).stdin["prompt"]
+
+
+async def test_a_mailbox_that_cannot_be_read_at_the_end_proves_nothing_answered(house):
+    agent = await house.a_follow_up_lies_there()
+    shutil.rmtree(agent.input)
+    await agent.exit(0)
+    assert ">unseen</message>" in (await house.backend.agent(1)).stdin["prompt"]
+
+
+async def test_messages_whose_failure_cannot_be_told_are_tried_again(house):
+    async with house.refusing("INSERT ON events", "NEW.type = 'failure'"):
+        for _ in range(5):
+            house.backend.refusals.append(REFUSED)
+            await house.send("hello")
+            await house.until(lambda: done_refusing(house))
+        house.backend.refusals.append(REFUSED)
+        await house.send("hello")
+        agent = await house.backend.agent(0)
+    assert agent.stdin["prompt"].count("<message ") == 6
+
+
+async def test_an_agent_a_failed_start_left_behind_does_not_block_its_group(house):
+    house.backend.refusals.append(REFUSED)
+    house.backend.leaves_behind = True
+    await house.send("hello")
+    left = await house.backend.agent(0)
+    await left.gone()
+    await house.until_state(GroupState.RETRYING)
+    await house.send("again")
+    assert (await house.backend.agent(1)).stdin["prompt"].count("<message ") == 2
+
+
+async def test_an_agent_of_another_group_is_not_swept_away_by_a_failure(house):
+    await house.send("hello", "a")
+    agent = await house.backend.agent(0)
+    house.backend.refusals.append(REFUSED)
+    await house.send("hello", "b")
+    await house.until_state(GroupState.RETRYING, "b")
+    await agent.say("hi")
+    assert await house.answers(folder="a") == ["hi"]
+    assert not agent.stopped

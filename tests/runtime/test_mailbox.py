@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nanoclaw_runtime.ipc.mailbox import Mailbox
+from nanoclaw_runtime.ipc.mailbox import LARGEST_FILE, Mailbox
 
 
 @pytest.fixture
@@ -79,3 +79,8 @@ async def test_an_input_folder_replaced_by_a_link_is_refused(mailbox, folder, tm
     with pytest.raises(NotADirectoryError):
         await mailbox.send("text", [1])
     assert list(elsewhere.iterdir()) == []
+
+
+async def test_a_text_too_large_to_be_taken_back_is_refused(mailbox, folder):
+    assert not await mailbox.send("x" * LARGEST_FILE, [1])
+    assert list(folder.iterdir()) == []

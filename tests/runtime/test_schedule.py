@@ -109,6 +109,13 @@ def test_adopted_sessions_hold_slots_even_above_the_limit():
     assert schedule.ended("b", Ending.DONE) == [Start("c")]
 
 
+def test_an_adopted_session_takes_follow_ups_only_once_it_is_live():
+    schedule = Schedule(limit=1)
+    schedule.adopted("a")
+    assert schedule.message("a") == []
+    assert schedule.live("a") == [Pipe("a")]
+
+
 def test_a_pipe_refused_after_its_session_ended_starts_the_next():
     schedule = Schedule(limit=1)
     schedule.message("main")

@@ -89,24 +89,33 @@ class FakeAgent:
 
 
 class FakeBackend:
-    """Remembers every agent it started; `refusals` are raised instead of starting."""
+    """Remembers every agent it started; `refusals` are raised instead of starting.
+
+    With `leaves_behind` a refused start could not be undone: its agent exists, without its input.
+    """
 
     def __init__(self, tree: Path) -> None:
         self.tree = tree
         self.agents: list[FakeAgent] = []
         self.refusals: list[Diagnosis] = []
+        self.leaves_behind = False
         self._started = asyncio.Condition()
 
     async def start(self, spec: SessionSpec) -> FakeAgent:
         ref = spec.plan.ref
         if self.refusals:
+            if self.leaves_behind:
+                await self._add(FakeAgent(ref, {}, self.tree))
             raise SessionFailed(ref.session, self.refusals.pop(0))
         assert not any(agent.exit_code is None and agent.ref.folder == ref.folder for agent in self.agents)
         agent = FakeAgent(ref, json.loads(spec.stdin), self.tree)
+        await self._add(agent)
+        return agent
+
+    async def _add(self, agent: FakeAgent) -> None:
         async with self._started:
             self.agents.append(agent)
             self._started.notify_all()
-        return agent
 
     async def running(self) -> list[FakeAgent]:
         return [agent for agent in self.agents if agent.exit_code is None]

@@ -34,7 +34,7 @@ from nanoclaw_runtime.domain.errors import (
 from nanoclaw_runtime.domain.model import SessionRef
 from nanoclaw_runtime.domain.prompt import addresses
 from nanoclaw_runtime.domain.schedule import Ending, Phase
-from nanoclaw_runtime.store.records import Event, Message, RecordedState, SessionRecord
+from nanoclaw_runtime.store.records import Event, Message, MessageState, RecordedState, SessionRecord
 
 _log = structlog.get_logger(__name__)
 
@@ -61,16 +61,21 @@ class Controller:
         self._last_failure: dict[str, tuple[Diagnosis, tuple[int, ...]]] = {}
         self._show_metrics()
         self._queue: GroupQueue | None = None
+        self._tasks: asyncio.TaskGroup | None = None
         self._recovered = False
 
     async def run(self) -> None:
         """Adopt what runs, take up what waits, then serve until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             self._queue = GroupQueue(self._around.config.max_concurrent_sessions, self, tasks)
             await self._adopt_running(tasks)
             self._recovered = True
-            await self._take_up_waiting()
-            await asyncio.Event().wait()
+            try:
+                await self._take_up_waiting()
+                await asyncio.Event().wait()
+            finally:
+                self._recovered = False  # what is still accepted while the API drains is for the next process
 
     async def declare(self, groups: Groups) -> None:
         """These are the groups from now on. Sessions of a group that is gone end as usual."""
@@ -89,7 +94,8 @@ class Controller:
         message, created = await self._around.store.add_message(
             folder, text, sender=sender, sender_name=sender_name, client_id=client_id, at=datetime.now(UTC)
         )
-        if created and self._wants_answer(group, [message]) and self._recovered:
+        # A message that was sent again may wait unseen: its first sender was cut off behind the commit.
+        if message.state is MessageState.WAITING and self._wants_answer(group, [message]) and self._recovered:
             self._running_queue.message(folder)
         waiting = await self._around.store.waiting(folder)
         return Accepted(message, created, self._status(group, len(waiting), message.created))
@@ -164,12 +170,31 @@ class Controller:
         self._sessions[ref.folder] = session
         try:
             result = await life
-            return await self._ending(ref, result)
+            ending = await self._ending(ref, result)
         except Exception:  # noqa: BLE001 - one broken session must not end the others
             _log.exception("session broke", group=ref.folder, session=ref.session)
-            return await self._broke(ref)
+            ending = await self._broke(ref)
         finally:
             del self._sessions[ref.folder]
+        if ending is Ending.FAILED:
+            self._running_tasks.create_task(self._sweep(ref.folder), name=f"sweep of {ref.folder}")
+        return ending
+
+    async def _sweep(self, folder: str) -> None:
+        """Stop agents of the group that no session stays with, so that they do not block the next one.
+
+        A start or a stop that failed while the cluster did not answer may have left one behind.
+        """
+        try:
+            found = await self._around.backend.running()
+        except Exception:  # noqa: BLE001 - the next failure, or the next process, sweeps again
+            _log.exception("left-over sessions not looked for", group=folder)
+            return
+        # Compared after the look: a session is known here before it is known to the cluster.
+        known = {session.ref for session in self._sessions.values()}
+        for running in found:
+            if running.ref.folder == folder and running.ref not in known:
+                await _clean_up(running)
 
     async def _broke(self, ref: SessionRef) -> Ending:
         """Put the messages of a session back that failed on our side; when even that fails, a restart has to."""
@@ -230,7 +255,7 @@ class Controller:
         _log.info("session adopted", group=ref.folder, session=ref.session, outputs=record.outputs)
 
         async def stay() -> None:
-            queue.ended(ref.folder, await self._until_over(session, session.adopt(running, outputs=record.outputs)))
+            queue.ended(ref.folder, await self._until_over(session, session.adopt(running, record)))
 
         tasks.create_task(stay(), name=f"adopted session of {ref.folder}")
 
@@ -245,7 +270,8 @@ class Controller:
 
     async def _take_up_waiting(self) -> None:
         for folder in await self._around.store.folders_waiting():
-            if self._running_queue.phase(folder) is Phase.QUIET and await self._more_waits(folder):
+            # A group that backs off comes back by itself; any other is told, because it may not know yet.
+            if await self._more_waits(folder) and self._running_queue.phase(folder) is not Phase.BACKING_OFF:
                 self._running_queue.message(folder)
 
     # Small things
@@ -269,6 +295,11 @@ class Controller:
     def _running_queue(self) -> GroupQueue:
         assert self._queue is not None, "the controller is not running"
         return self._queue
+
+    @property
+    def _running_tasks(self) -> asyncio.TaskGroup:
+        assert self._tasks is not None, "the controller is not running"
+        return self._tasks
 
     def _wants_answer(self, group: GroupSpec, messages: Sequence[Message]) -> bool:
         if group.is_main or not group.requires_trigger:

@@ -101,8 +101,8 @@ class GroupQueue:
     async def _give_up(self, folder: str) -> None:
         try:
             more = await self._work.give_up(folder)
-        except Exception:  # noqa: BLE001 - the messages still wait, so nothing is lost
+        except Exception:  # noqa: BLE001 - the messages still wait, and nobody else would come back to them
             _log.exception("failure not told", group=folder)
-        else:
-            if more:
-                self.message(folder)
+            more = True
+        if more:
+            self.message(folder)

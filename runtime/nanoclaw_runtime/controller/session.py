@@ -22,13 +22,13 @@ from nanoclaw_runtime.backends.base import Backend, RunningSession
 from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec
 from nanoclaw_runtime.contract.wire import ContainerInput
 from nanoclaw_runtime.controller.status import SessionState, SessionStatus
-from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
+from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed, StoreFailed
 from nanoclaw_runtime.domain.lifetime import Limits, Moments, Verdict, ends_turn, verdict
 from nanoclaw_runtime.domain.model import AgentOutput, SessionPlan, SessionRef, SessionSpec
 from nanoclaw_runtime.domain.prompt import Line, prompt, visible
 from nanoclaw_runtime.ipc.folders import make_group_folders
 from nanoclaw_runtime.ipc.mailbox import Mailbox
-from nanoclaw_runtime.store.records import Message
+from nanoclaw_runtime.store.records import FIRST_TURN, Message, SessionRecord
 from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.telemetry import Metrics
 
@@ -106,23 +106,23 @@ class Session:
         now = datetime.now(UTC)
         for message in messages:
             around.metrics.input_seconds.observe((now - message.created).total_seconds())
-        async with _ended_if_broken(running):
+        async with self._ended_if_broken(running):
             await around.store.session_started(self.ref.session, at=now)
         self._starting = False
         self._happened(open_turns=1)
         return await self._follow(running, skip=0)
 
-    async def adopt(self, running: RunningSession, *, outputs: int) -> Result:
-        """Stay with an agent that an earlier process started and `outputs` outputs of which are recorded."""
-        store = self._around.store
-        await self._record_follow_ups()
-        unfinished = await store.unfinished(self.ref.session)
-        self._outputs, self._progressed = outputs, outputs > 0
+    async def adopt(self, running: RunningSession, record: SessionRecord) -> Result:
+        """Stay with an agent that an earlier process started and recorded."""
         self._starting = False
-        self._happened(open_turns=len({message.turn for message in unfinished}), answered=self._progressed)
+        self._started, self._outputs, self._last_output = record.created, record.outputs, record.last_output
+        await self._record_follow_ups()
+        turns = {message.turn for message in await self._around.store.unfinished(self.ref.session)}
+        self._progressed = FIRST_TURN not in turns
+        self._happened(open_turns=len(turns), answered=self._progressed)
         if self._progressed:
             self._live()
-        return await self._follow(running, skip=outputs)
+        return await self._follow(running, skip=record.outputs)
 
     async def _record_follow_ups(self) -> None:
         """A process that died between writing a follow-up and recording it left the file: record it now."""
@@ -137,21 +137,33 @@ class Session:
             await store.give(self.ref.session, unrecorded)
 
     async def follow_up(self) -> bool:
-        """Hand the agent what waits for its group; False when it has to wait for the next session."""
-        store = self._around.store
+        """Hand the agent what waits for its group; False when it has to wait for the next session.
+
+        The agent is asked to end when it cannot be handed over, so that the next one comes soon.
+        """
         async with self._turn:
-            messages = await store.waiting(self.ref.folder)
+            messages = await self._around.store.waiting(self.ref.folder)
             if not messages:
                 return True
-            ids = [message.id for message in messages]
+            if self._mailbox.closing:
+                return False
             try:
-                if not await self._mailbox.send(_prompt(messages), ids):
-                    return False
+                if await self._give(messages):
+                    return True
             except OSError as error:
                 _log.warning("follow-up not written", session=self.ref.session, error=str(error))
-                return False
-            await store.give(self.ref.session, ids)
-            self._happened(open_turns=self._moments.open_turns + 1, answered=True)
+            except StoreFailed:
+                await self._close()  # the text is written and not recorded: no other may follow it
+                raise
+            await self._close()
+        return False
+
+    async def _give(self, messages: Sequence[Message]) -> bool:
+        ids = [message.id for message in messages]
+        if not await self._mailbox.send(_prompt(messages), ids):
+            return False
+        await self._around.store.give(self.ref.session, ids)
+        self._happened(open_turns=self._moments.open_turns + 1, answered=True)
         return True
 
     async def stop(self) -> None:
@@ -190,7 +202,7 @@ class Session:
 
     async def _follow(self, running: RunningSession, skip: int) -> Result:
         failure: Diagnosis | None = None
-        async with _ended_if_broken(running), asyncio.TaskGroup() as tasks:
+        async with self._ended_if_broken(running), asyncio.TaskGroup() as tasks:
             watchdog = tasks.create_task(self._watch_over(running), name=f"watch over {self.ref.session}")
             try:
                 async for output in running.outputs(skip):
@@ -257,26 +269,27 @@ class Session:
         self._closing()
         async with self._turn:
             self._mailbox.closing = True  # a follow-up that waits for the lock must not reach the next agent
-            left = await self._left_over()
+            left, certain = await self._left_over()
             if left:
                 await store.take_back(session, sorted(left))
             failure = self._judged(failure)
             if failure is not None and failure.kind is FailureKind.EXIT and not self._progressed:
                 # An agent that cannot resume its conversation dies like this, every time.
                 await store.forget_agent_session(self.ref.folder)
-            if failure is None and self._progressed:
+            if failure is None and self._progressed and certain:
                 # It ended well, and whatever it took before it saw `_close` it has dealt with.
                 await store.finish_turns(session, at=datetime.now(UTC))
             unanswered = await store.end_session(session, failure=failure, at=datetime.now(UTC))
         return Result(self._progressed, tuple(sorted({*left, *unanswered})), failure, self._moments.stopping)
 
-    async def _left_over(self) -> set[int]:
+    async def _left_over(self) -> tuple[set[int], bool]:
+        """Messages the agent certainly never took, and whether it certainly took all others."""
         unfinished = {message.id for message in await self._around.store.unfinished(self.ref.session)}
         try:
-            return await self._mailbox.reclaim() & unfinished
+            return await self._mailbox.reclaim() & unfinished, True
         except OSError as error:
             _log.warning("input not reclaimed", session=self.ref.session, error=str(error))
-            return set()
+            return set(), False
 
     def _judged(self, failure: Diagnosis | None) -> Diagnosis | None:
         """What the ending means: some failures are how a session that is done ends, some good ends are none."""
@@ -302,23 +315,23 @@ class Session:
             return replace(failure, operator=f"{failure.operator} (the agent says: {self._error[:200]})")
         return failure
 
+    @asynccontextmanager
+    async def _ended_if_broken(self, running: RunningSession) -> AsyncIterator[None]:
+        """When the store or our own code fails, the agent must not go on unheard. A shutdown is no failure."""
+        try:
+            yield
+        except Exception:
+            self._mailbox.closing = True  # what waits is for the next agent, which reads the same folder
+            with suppress(SessionFailed):
+                await running.stop(grace=NO_GRACE)
+            raise
+
     def _happened(self, *, open_turns: int, answered: bool = False) -> None:
         now = _now()
         self._moments = replace(
             self._moments, active=now, open_turns=open_turns, answered=now if answered else self._moments.answered
         )
         self._changed.set()
-
-
-@asynccontextmanager
-async def _ended_if_broken(running: RunningSession) -> AsyncIterator[None]:
-    """When the store or our own code fails, the agent must not go on unheard. A shutdown is no failure."""
-    try:
-        yield
-    except Exception:
-        with suppress(SessionFailed):
-            await running.stop(grace=NO_GRACE)
-        raise
 
 
 def _now() -> float:

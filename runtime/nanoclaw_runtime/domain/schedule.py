@@ -110,10 +110,13 @@ class Schedule:
                 return self._fill()
 
     def adopted(self, folder: str) -> None:
-        """A session of the group is alive from before; it takes a slot even above the limit."""
+        """A session of the group is alive from before; it takes a slot even above the limit.
+
+        Whether it can take follow-ups is not known yet: `live` has to be told for it, too.
+        """
         group = self._group(folder)
         self._waiting.pop(folder, None)
-        group.phase = Phase.LIVE
+        group.phase = Phase.STARTING
         self._active += 1
 
     def live(self, folder: str) -> list[Action]:

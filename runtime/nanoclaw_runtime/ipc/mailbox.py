@@ -21,7 +21,7 @@ from pathlib import Path
 from nanoclaw_runtime.contract import layout, wire
 
 LARGEST_FILE = 16 * 1024 * 1024
-"""Bytes of a file in `input/` that are read back; we never write more than one message batch."""
+"""Bytes of a file in `input/` that are written, and read back."""
 
 _BASE36 = string.digits + string.ascii_lowercase
 
@@ -40,14 +40,18 @@ class Mailbox:
         await asyncio.to_thread(self._prepare)
 
     async def send(self, text: str, messages: Sequence[int]) -> bool:
-        """Hand the agent one more text; False when the session is closing and the text has to wait.
+        """Hand the agent one more text; False when it has to wait for the next session, because this
+        one is closing or the text is too large for a file.
 
         `messages` are the ids the text was made of; `reclaim` tells them again.
         """
         if self.closing:
             return False
-        content = wire.FollowUp(text=text).model_dump(by_alias=True) | {"messages": list(messages)}
-        await asyncio.to_thread(self._write, self._name(), json.dumps(content, ensure_ascii=False).encode())
+        document = wire.FollowUp(text=text).model_dump(by_alias=True) | {"messages": list(messages)}
+        content = json.dumps(document, ensure_ascii=False).encode()
+        if len(content) > LARGEST_FILE:
+            return False
+        await asyncio.to_thread(self._write, self._name(), content)
         return True
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from nanoclaw_runtime.domain.lifetime import ends_turn
 from nanoclaw_runtime.domain.model import SessionKind, SessionRef
 from nanoclaw_runtime.store import intake
 from nanoclaw_runtime.store.records import (
+    FIRST_TURN,
     OPEN_STATES,
     Event,
     EventType,
@@ -38,7 +39,7 @@ def begin(connection: sa.Connection, ref: SessionRef, numbers: Sequence[int], *,
             outputs=0,
         )
     )
-    intake.hand_over(connection, numbers, ref.folder, ref.session, turn=0)
+    intake.hand_over(connection, numbers, ref.folder, ref.session, FIRST_TURN)
 
 
 def started(connection: sa.Connection, session: str, *, at: datetime) -> None:

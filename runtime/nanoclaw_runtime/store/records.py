@@ -29,6 +29,9 @@ class RecordedState(StrEnum):
 
 OPEN_STATES = (RecordedState.STARTING, RecordedState.RUNNING)
 
+FIRST_TURN = 0
+"""The turn of the messages a session began with; follow-ups count on from it."""
+
 
 class EventType(StrEnum):
     """What clients see. Every payload names the messages it is about by their ids."""
