@@ -140,6 +140,13 @@ async def test_a_controller_that_is_away_is_waited_for(installation, admin, clus
     assert len(installation.controller.messages) == 1
 
 
+async def test_a_message_nobody_will_answer_by_itself_is_told_to_be_one(installation):
+    status, out, _ = await installation.run("send", "team", "hello")
+    assert (status, "answers messages that begin with @Andy" in out) == (0, True)
+    status, _, err = await installation.run("send", "team", "hello", "--follow")
+    assert (status, "answers messages that begin with @Andy" in err) == (1, True)
+
+
 async def are(admin, endpoints):
     """Replace the endpoints of a Service, whatever they were."""
     metadata = {name: endpoints["metadata"][name] for name in ("name", "namespace", "labels")}

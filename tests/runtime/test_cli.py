@@ -234,9 +234,18 @@ FINDINGS = [
     pytest.param(doctor.rights({"get pods": False, "b": True}), Verdict.BAD, "get pods", id="not allowed"),
     pytest.param(doctor.warnings([warning(16)], NOW), Verdict.GOOD, "no warnings", id="old warnings"),
     pytest.param(
-        doctor.warnings([warning(9, "Older"), warning(1, "Newer")], NOW), Verdict.DOUBTFUL, "pod-1: Newer", id="recent"
+        doctor.warnings([warning(9, "Older"), warning(1, "Newer")], NOW),
+        Verdict.DOUBTFUL,
+        "Newer (pod-1): why; Older",
+        id="recent",
     ),
-    pytest.param(doctor.warnings([warning(1)] * 7, NOW), Verdict.DOUBTFUL, "and 2 more", id="many warnings"),
+    pytest.param(doctor.warnings([warning(1)] * 7, NOW), Verdict.DOUBTFUL, "Failed (pod-1): why", id="one reason"),
+    pytest.param(
+        doctor.warnings([warning(1, f"Reason{number}") for number in range(7)], NOW),
+        Verdict.DOUBTFUL,
+        "and 2 more",
+        id="many reasons",
+    ),
 ]
 
 

@@ -391,7 +391,8 @@ async def test_what_is_not_there_is_said(house):
 
 
 async def test_without_the_trigger_a_message_is_context_for_the_next_with_it(house):
-    await house.send("we were talking", "family")
+    accepted = await house.send("we were talking", "family")
+    assert accepted.trigger == "@Andy"
     assert (await house.group("family")).state is GroupState.QUIET
     await house.send("@andy what do you say?", "family")
     prompt = (await house.backend.agent(0)).stdin["prompt"]

@@ -41,7 +41,8 @@ class SmallController:
             number, folder, client_id, sender, sender_name, text, NOW, MessageState.WAITING, None, None, event.id
         )
         self.messages.append(message)
-        return Accepted(message, created=True, status=self._status(folder))
+        trigger = None if folder == "main" or text.startswith("@Andy") else "@Andy"
+        return Accepted(message, created=True, status=self._status(folder), trigger=trigger)
 
     async def groups(self) -> list[GroupStatus]:
         return [self._status("main"), self._status("team")]

@@ -134,6 +134,8 @@ class AcceptedView(_Answer):
     created: bool
     """False when the client's id was known."""
     group: GroupView
+    trigger: str | None = None
+    """When set, the message does not begin with it and is only context for the next one that does."""
 
     @classmethod
     def of(cls, accepted: Accepted) -> Self:
@@ -144,6 +146,7 @@ class AcceptedView(_Answer):
             event=message.event,
             created=accepted.created,
             group=GroupView.of(accepted.status),
+            trigger=accepted.trigger,
         )
 
 

@@ -114,6 +114,8 @@ def send(
         if not follow:
             _print(options, accepted, lambda: _acknowledgement(accepted))
             return True
+        if accepted.trigger is not None:
+            raise CommandFailed(_acknowledgement(accepted))
         return await _answered(remote, options, group, accepted, timeout)
 
     _run(options, work)
@@ -271,6 +273,11 @@ def _acknowledgement(accepted: AcceptedView) -> str:
 
 def _waits(accepted: AcceptedView) -> str:
     group = accepted.group
+    if accepted.trigger is not None:
+        return (
+            f"group {group.folder} answers messages that begin with {accepted.trigger}, "
+            "so it waits as context for the next of those"
+        )
     if group.queue_position:
         return f"group {group.folder} is number {group.queue_position} in the queue"
     return f"group {group.folder} is {group.state}"

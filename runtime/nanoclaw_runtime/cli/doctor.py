@@ -20,6 +20,7 @@ OLDEST: Final = (1, 24)
 """The oldest Kubernetes the installation is meant for."""
 RECENT: Final = timedelta(minutes=15)
 _SHOWN_EVENTS: Final = 5
+_SHOWN_CHARACTERS: Final = 100
 
 Object = Mapping[str, Any]
 
@@ -134,12 +135,18 @@ def warnings(found: Sequence[Object], now: datetime) -> Finding:
     recent.sort(key=lambda one: one[0], reverse=True)
     if not recent:
         return _good(check, f"no warnings in the last {RECENT.seconds // 60} minutes")
+    # One of each reason: every pod of a cluster may complain about the same thing.
+    reasons = {event.get("reason", ""): event for _, event in reversed(recent)}
     told = [
-        f"{event['involvedObject'].get('name', '')}: {event.get('reason', '')} {event.get('message', '')}".strip()
-        for _, event in recent[:_SHOWN_EVENTS]
+        f"{reason} ({event['involvedObject'].get('name', '')}): {_cut(event.get('message', ''))}"
+        for reason, event in list(reversed(reasons.items()))[:_SHOWN_EVENTS]
     ]
-    more = f" and {len(recent) - _SHOWN_EVENTS} more" if len(recent) > _SHOWN_EVENTS else ""
+    more = f" and {len(reasons) - _SHOWN_EVENTS} more" if len(reasons) > _SHOWN_EVENTS else ""
     return _doubtful(check, "; ".join(told) + more, "kubectl get events, when something above has failed")
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _SHOWN_CHARACTERS else f"{message[:_SHOWN_CHARACTERS].rstrip()}…"
 
 
 def _is_controller(pod: Object) -> bool:

@@ -98,7 +98,9 @@ class Controller:
         if message.state is MessageState.WAITING and self._wants_answer(group, [message]) and self._recovered:
             self._running_queue.message(folder)
         waiting = await self._around.store.waiting(folder)
-        return Accepted(message, created, self._status(group, len(waiting), message.created))
+        return Accepted(
+            message, created, self._status(group, len(waiting), message.created), self._missing_trigger(group, message)
+        )
 
     async def groups(self) -> list[GroupStatus]:
         waiting = await self._around.store.folders_waiting()
@@ -300,6 +302,9 @@ class Controller:
     def _running_tasks(self) -> asyncio.TaskGroup:
         assert self._tasks is not None, "the controller is not running"
         return self._tasks
+
+    def _missing_trigger(self, group: GroupSpec, message: Message) -> str | None:
+        return None if self._wants_answer(group, [message]) else f"@{self._around.config.assistant_name}"
 
     def _wants_answer(self, group: GroupSpec, messages: Sequence[Message]) -> bool:
         if group.is_main or not group.requires_trigger:

@@ -18,6 +18,8 @@ class Accepted:
     created: bool
     """False when the client's id was known: `message` is then the first one."""
     status: GroupStatus
+    trigger: str | None = None
+    """What the message lacks to be answered by itself, `@Andy` say: it is context for the next that has it."""
 
 
 class ControllerView(Protocol):
