@@ -183,6 +183,15 @@ async def test_a_second_controller_adopts_and_finishes_the_answer(
         assert await results(adopted, skip=1) == [(1, "two"), (2, "three")]
 
 
+async def test_a_log_that_lost_its_beginning_is_no_good_end(backend: JobBackend, kube: KubeClient, home: str) -> None:
+    session = await backend.start(spec("s1", "output one", "output two"))
+    assert await results(session) == [(0, "one"), (1, "two")]
+    async with at_work(kube, home) as other:
+        [adopted] = await other.running()
+        with pytest.raises(SessionFailed, match="only 2 of at least 3 outputs"):
+            await results(adopted, skip=3)
+
+
 async def test_a_session_that_ended_unseen_is_still_found(backend: JobBackend, kube: KubeClient, home: str) -> None:
     first = await backend.start(spec("s1", "output one", "exit 4"))
     assert (await failure(first)).diagnosis.exit_code == 4

@@ -59,11 +59,10 @@ class JobSession:
         following = skip
         stderr = ""
         if self._streams is not None:
-            async with contextlib.aclosing(self._live(self._streams)) as live:
+            async with contextlib.aclosing(self._live(self._streams, following)) as live:
                 async for output in live:
-                    if output.ordinal >= skip:
-                        yield output
-                    following = max(skip, output.ordinal + 1)
+                    following = output.ordinal + 1
+                    yield output
             stderr = self._streams.stderr
             if self._streams.complete and (pod := await self._ended(EXIT_SHOWN_WITHIN)):
                 self._judge(pod, stderr)
@@ -87,9 +86,9 @@ class JobSession:
         except KubeError as error:
             raise SessionFailed(self._ref.session, diagnose.api_failure(error)) from error
 
-    async def _live(self, streams: AttachedStreams) -> AsyncGenerator[AgentOutput]:
-        """The outputs of the attach; ends when the agent does, or when the connection breaks."""
-        reading = _Reading()
+    async def _live(self, streams: AttachedStreams, following: int) -> AsyncGenerator[AgentOutput]:
+        """The outputs of the attach from ordinal `following` on; ends when the agent does, or the connection breaks."""
+        reading = _Reading(following)
         try:
             async with contextlib.aclosing(streams.output()) as stdout:
                 async for data in stdout:
@@ -106,13 +105,15 @@ class JobSession:
         """The outputs from ordinal `following` on, out of the pod's log; ends when the agent has ended and all is read.
 
         Following a log also ends when the kubelet rotates the file or restarts, so what counts is
-        a reading that began after the agent had ended.
+        a reading that began after the agent had ended. Rotation also takes the oldest outputs away.
+        A log with fewer of them than were delivered before has lost its beginning, and those it
+        still has cannot be told apart from known ones.
         """
         tries = 0
         while True:
             pod = await self._pod()
             ended = over(pod)
-            reading = _Reading()
+            reading = _Reading(following)
             try:
                 chunks = self._pods.client.pod_log(
                     pod.metadata.name, container=CONTAINER, namespace=self._pods.namespace, follow=not ended
@@ -120,9 +121,8 @@ class JobSession:
                 async with contextlib.aclosing(chunks):
                     async for data in chunks:
                         for output in reading.feed(data):
-                            if output.ordinal >= following:
-                                following = output.ordinal + 1
-                                yield output
+                            following = output.ordinal + 1
+                            yield output
                 tries = 0
             except KubeError as error:
                 tries += 1
@@ -133,8 +133,9 @@ class JobSession:
                 continue
             if ended:
                 for output in reading.close():
-                    if output.ordinal >= following:
-                        yield output
+                    yield output
+                if reading.count < following:
+                    raise SessionFailed(self._ref.session, _cut_off(pod, reading.count, following))
                 return
             await self._ended(LOOK_AGAIN)
 
@@ -184,11 +185,12 @@ class JobSession:
 
 
 class _Reading:
-    """One pass over an agent's output from its beginning; counts what it finds."""
+    """One pass over an agent's output from its beginning; counts all of it and gives what is from `following` on."""
 
-    def __init__(self) -> None:
+    def __init__(self, following: int) -> None:
         self._parser = MarkerParser()
-        self._count = 0
+        self._following = following
+        self.count = 0
 
     def feed(self, data: bytes) -> list[AgentOutput]:
         return self._numbered(self._parser.feed(data))
@@ -197,9 +199,9 @@ class _Reading:
         return self._numbered(self._parser.close())
 
     def _numbered(self, found: list[ContainerOutput]) -> list[AgentOutput]:
-        numbered = [AgentOutput(self._count + place, output) for place, output in enumerate(found)]
-        self._count += len(found)
-        return numbered
+        numbered = [AgentOutput(self.count + place, output) for place, output in enumerate(found)]
+        self.count += len(found)
+        return [output for output in numbered if output.ordinal >= self._following]
 
 
 def _unreadable(pod: Pod, error: KubeError) -> Diagnosis:
@@ -207,5 +209,14 @@ def _unreadable(pod: Pod, error: KubeError) -> Diagnosis:
         FailureKind.API,
         f"the log of pod {pod.metadata.name} cannot be read, so answers may be missing: {error.message}; "
         f"check node {pod.spec.node_name}",
+        diagnose.INTERRUPTED,
+    )
+
+
+def _cut_off(pod: Pod, left: int, known: int) -> Diagnosis:
+    return Diagnosis(
+        FailureKind.API,
+        f"the log of pod {pod.metadata.name} has only {left} of at least {known} outputs because the node rotated it, "
+        f"so answers may be missing; raise containerLogMaxSize on node {pod.spec.node_name}",
         diagnose.INTERRUPTED,
     )
