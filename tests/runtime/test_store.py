@@ -108,7 +108,7 @@ async def test_an_output_is_recorded_once(store):
     await store.begin_session(SessionRef("main", "s1"), [number], at=NOW)
     assert await store.commit_output("s1", 0, answer(), "hi", at=NOW) is not None
     assert await store.commit_output("s1", 0, answer(), "hi", at=NOW) is None
-    assert await store.output_count("s1") == 1
+    assert (await store.session("s1")).outputs == 1
     assert len(await events(store, EventType.ANSWER)) == 1
 
 
@@ -216,16 +216,24 @@ async def test_sessions_are_listed_newest_first_and_open_ones_found(store):
     ]
 
 
-async def test_failures_and_the_agents_session_are_remembered_by_group(store):
-    assert (await store.group_failures("main")).count == 0
-    await store.set_failures("main", 2, NOW)
+async def test_the_agents_session_is_remembered_by_group_until_it_is_forgotten(store):
     await store.begin_session(SessionRef("main", "s1"), [], at=NOW)
     await store.commit_output("s1", 0, answer("x", "c1"), None, at=NOW)
-    failures = await store.group_failures("main")
-    assert (failures.count, failures.retry_at) == (2, NOW)
+    assert (await store.agent_session("main"), await store.agent_session("team")) == ("c1", None)
     await store.forget_agent_session("main")
     assert await store.agent_session("main") is None
-    assert (await store.group_failures("main")).count == 2
+
+
+async def test_a_group_may_collect_more_messages_than_one_statement_can_name(store):
+    most = 300_000  # SQLite takes 32,766 parameters, Debian's 250,000
+    many = f"""WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {most})
+        INSERT INTO messages (folder, sender, sender_name, content, created, state, event)
+        SELECT folder, sender, sender_name, content, created, state, event FROM messages, n"""
+    first = await accept(store, "a")
+    await store._transaction(lambda connection: connection.exec_driver_sql(many))
+    everything = range(first, first + most + 1)
+    await store.begin_session(SessionRef("main", "s1"), everything, at=NOW)
+    assert await store.end_session("s1", failure=CRASH, at=NOW) == list(everything)
 
 
 async def test_a_groups_last_activity_is_its_newest_event(store):

@@ -165,7 +165,7 @@ class Delivery(RuleBasedStateMachine):
         answers = [event.payload for event in events if event.type is EventType.ANSWER]
         assert [(answer["session"], answer["ordinal"]) for answer in answers] == self.said
         for session, count in self.outputs.items():
-            assert self.run(self.store.output_count(session)) == count
+            assert self.run(self.store.session(session)).outputs == count
             assert (self.run(self.store.session(session)).state in tuple(RecordedState)[:2]) is (session in self.turns)
 
 

@@ -97,10 +97,8 @@ class GroupSpec(_Settings):
     name: str = Field(min_length=1, max_length=200)
     jid: str = Field(default="", max_length=255)
     """The chat's address at its network; `http:<folder>` when it is left out."""
-    trigger: str | None = None
-    """Word that addresses the assistant; `@<assistant name>` when it is left out."""
     requires_trigger: bool = True
-    """Ignored for main, which answers everything."""
+    """Whether only messages that begin with `@<assistant name>` are answered; main answers everything."""
 
     @model_validator(mode="after")
     def _default_jid(self) -> Self:

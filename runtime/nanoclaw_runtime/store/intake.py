@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -12,6 +12,9 @@ from nanoclaw_runtime.domain.errors import StoreFailed
 from nanoclaw_runtime.store.records import Event, EventType, Message, MessageState
 from nanoclaw_runtime.store.rows import read_messages
 from nanoclaw_runtime.store.schema import events, messages
+
+NAMED_AT_ONCE: Final = 500
+# Messages one statement names; databases limit its parameters, and a group may collect for months.
 
 
 def add_event(
@@ -134,8 +137,11 @@ def _change(
     values: dict[str, Any],
     contradiction: str,
 ) -> None:
-    changed = connection.execute(sa.update(messages).where(messages.c.id.in_(numbers), *where).values(values))
-    if changed.rowcount != len(set(numbers)):
+    wanted, changed = sorted(set(numbers)), 0
+    for start in range(0, len(wanted), NAMED_AT_ONCE):
+        some = messages.c.id.in_(wanted[start : start + NAMED_AT_ONCE])
+        changed += connection.execute(sa.update(messages).where(some, *where).values(values)).rowcount
+    if changed != len(wanted):
         raise StoreFailed(f"the messages {list(numbers)} {contradiction}; nothing was changed")
 
 

@@ -18,7 +18,6 @@ from nanoclaw_runtime.store.records import (
     OPEN_STATES,
     Event,
     EventType,
-    GroupFailures,
     RecordedState,
     SessionRecord,
 )
@@ -75,7 +74,7 @@ def commit_output(
     _update(connection, session, {"outputs": sessions.c.outputs + 1, "last_output": at})
     finished = intake.finish_oldest_turn(connection, session) if ends_turn(output) else []
     if output.status is OutputStatus.SUCCESS and output.new_session_id and record.kind is SessionKind.MESSAGES:
-        _remember(connection, record.folder, {"agent_session": output.new_session_id})
+        _remember(connection, record.folder, output.new_session_id)
     if text is not None:
         payload = {"session": session, "ordinal": ordinal, "text": text, "messages": finished}
         return intake.add_event(connection, record.folder, EventType.ANSWER, payload, at=at)
@@ -125,17 +124,7 @@ def agent_session(connection: sa.Connection, folder: str) -> str | None:
 
 
 def forget_agent_session(connection: sa.Connection, folder: str) -> None:
-    _remember(connection, folder, {"agent_session": None})
-
-
-def failures(connection: sa.Connection, folder: str) -> GroupFailures:
-    query = sa.select(groups_state.c.failures, groups_state.c.retry_at).where(groups_state.c.folder == folder)
-    row = connection.execute(query).one_or_none()
-    return GroupFailures(0, None) if row is None else GroupFailures(row.failures, row.retry_at)
-
-
-def set_failures(connection: sa.Connection, folder: str, count: int, retry_at: datetime | None) -> None:
-    _remember(connection, folder, {"failures": count, "retry_at": retry_at})
+    _remember(connection, folder, None)
 
 
 def _output_exists(connection: sa.Connection, session: str, ordinal: int) -> bool:
@@ -166,7 +155,8 @@ def _tell(connection: sa.Connection, record: SessionRecord, facts: dict[str, Any
     intake.add_event(connection, record.folder, EventType.SESSION, payload, at=at)
 
 
-def _remember(connection: sa.Connection, folder: str, values: dict[str, Any]) -> None:
+def _remember(connection: sa.Connection, folder: str, agent_session: str | None) -> None:
+    values = {"agent_session": agent_session}
     changed = connection.execute(sa.update(groups_state).where(groups_state.c.folder == folder).values(values))
     if not changed.rowcount:
-        connection.execute(sa.insert(groups_state).values({"folder": folder, "failures": 0} | values))
+        connection.execute(sa.insert(groups_state).values(folder=folder, **values))

@@ -95,11 +95,3 @@ class Event:
     type: EventType
     payload: dict[str, Any]
     created: datetime
-
-
-@dataclass(frozen=True)
-class GroupFailures:
-    """Failed sessions of a group in a row, and when it is tried again."""
-
-    count: int
-    retry_at: datetime | None

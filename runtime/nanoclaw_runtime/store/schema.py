@@ -111,6 +111,4 @@ groups_state = sa.Table(
     metadata,
     sa.Column("folder", FOLDER, primary_key=True),
     sa.Column("agent_session", sa.Text),
-    sa.Column("failures", sa.Integer, nullable=False),
-    sa.Column("retry_at", UtcTime),
 )

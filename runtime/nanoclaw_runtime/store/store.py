@@ -22,7 +22,7 @@ from nanoclaw_runtime.domain.model import SessionRef
 from nanoclaw_runtime.store import intake, ledger, rows
 from nanoclaw_runtime.store.engine import create_engine
 from nanoclaw_runtime.store.migrate import migrate
-from nanoclaw_runtime.store.records import Event, GroupFailures, Message, MessageState, SessionRecord
+from nanoclaw_runtime.store.records import Event, Message, MessageState, SessionRecord
 from nanoclaw_runtime.store.schema import events, messages
 
 PAGE: Final = 100
@@ -104,7 +104,7 @@ class Store:
         await self._publish(lambda connection: ledger.started(connection, session, at=at))
 
     async def give(self, session: str, messages: Sequence[int]) -> int:
-        """Messages become the session's next turn; the number of the turn. Call it before the agent can see them."""
+        """Messages become the session's next turn; the number of the turn."""
         return await self._transaction(lambda connection: ledger.give(connection, session, messages))
 
     async def take_back(self, session: str, messages: Sequence[int]) -> None:
@@ -123,11 +123,6 @@ class Store:
         return await self._publish(
             lambda connection: ledger.commit_output(connection, session, ordinal, output, text, at=at)
         )
-
-    async def output_count(self, session: str) -> int:
-        """How many outputs of the session are recorded: what a repaired stream skips."""
-        record = await self.session(session)
-        return 0 if record is None else record.outputs
 
     async def end_session(self, session: str, *, failure: Diagnosis | None, at: datetime) -> list[int]:
         """The session is over; the ids of its unfinished messages, which wait again. Once only."""
@@ -164,12 +159,6 @@ class Store:
     async def forget_agent_session(self, folder: str) -> None:
         """The next session of the group begins a new conversation."""
         await self._transaction(lambda connection: ledger.forget_agent_session(connection, folder))
-
-    async def group_failures(self, folder: str) -> GroupFailures:
-        return await self._transaction(lambda connection: ledger.failures(connection, folder))
-
-    async def set_failures(self, folder: str, count: int, retry_at: datetime | None) -> None:
-        await self._transaction(lambda connection: ledger.set_failures(connection, folder, count, retry_at))
 
     async def history(self, folder: str, *, after: int = 0, limit: int = 100) -> list[Message]:
         """Messages of the group with an id above `after`, oldest first."""

@@ -65,6 +65,4 @@ def upgrade() -> None:
         "groups_state",
         sa.Column("folder", sa.String(64), primary_key=True),
         sa.Column("agent_session", sa.Text),
-        sa.Column("failures", sa.Integer, nullable=False),
-        sa.Column("retry_at", sa.DateTime),
     )
