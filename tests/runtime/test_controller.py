@@ -12,10 +12,11 @@ from nanoclaw_runtime.controller.controller import Controller
 from nanoclaw_runtime.controller.session import Surroundings
 from nanoclaw_runtime.controller.status import GroupState, SessionState
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, GroupUnknown, SessionUnknown
+from nanoclaw_runtime.domain.model import SessionRef
 from nanoclaw_runtime.store.records import EventType, MessageState
 from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.telemetry import Metrics
-from tests.support.fake_backend import FakeBackend
+from tests.support.fake_backend import FakeAgent, FakeBackend
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -74,7 +75,9 @@ class House:
 
     async def commit(self, text, folder="main", **more):
         """A message as a process leaves it that dies before it does anything about it."""
-        await self.store.add_message(folder, text, sender="ann", sender_name="Ann", at=datetime.now(UTC), **more)
+        sent = {"sender": "ann", "sender_name": "Ann", "at": datetime.now(UTC)} | more
+        message, _ = await self.store.add_message(folder, text, **sent)
+        return message
 
     @contextlib.asynccontextmanager
     async def refusing(self, statement, condition):
@@ -441,6 +444,30 @@ async def test_a_message_accepted_before_a_crash_is_answered_after_it(tmp_path):
         await agent.say("hi")
         await agent.exit()
         assert (await house.backend.agent(1)).ref.folder == "b"
+
+
+async def test_a_controller_that_is_stopped_while_it_starts_an_agent_starts_one_again(house):
+    house.backend.room.clear()
+    accepted = await house.send("hello")
+    await house.until(lambda: given(house, accepted.message.id))
+    await house.end()
+    house.backend.room.set()
+    await house.begin()
+    assert ">hello</message>" in (await house.backend.agent(0)).stdin["prompt"]
+
+
+async def given(house, message):
+    return any(known.id == message and known.session for known in await house.controller.history("main"))
+
+
+async def test_an_agent_that_may_not_have_its_input_is_replaced(house):
+    message = await house.commit("hello")
+    unfed = FakeAgent(SessionRef("main", "s1"), {}, house.tmp_path)
+    await house.store.begin_session(unfed.ref, [message.id], at=message.created)
+    await house.backend.add(unfed)
+    await house.restart()
+    assert ">hello</message>" in (await house.backend.agent(1)).stdin["prompt"]
+    assert unfed.stopped
 
 
 async def test_an_agent_nobody_knows_is_cleaned_up(house):

@@ -99,20 +99,24 @@ class FakeBackend:
         self.agents: list[FakeAgent] = []
         self.refusals: list[Diagnosis] = []
         self.leaves_behind = False
+        self.room = asyncio.Event()
+        """While it is not set, starts wait, as for a node with room."""
+        self.room.set()
         self._started = asyncio.Condition()
 
     async def start(self, spec: SessionSpec) -> FakeAgent:
         ref = spec.plan.ref
+        await self.room.wait()
         if self.refusals:
             if self.leaves_behind:
-                await self._add(FakeAgent(ref, {}, self.tree))
+                await self.add(FakeAgent(ref, {}, self.tree))
             raise SessionFailed(ref.session, self.refusals.pop(0))
         assert not any(agent.exit_code is None and agent.ref.folder == ref.folder for agent in self.agents)
         agent = FakeAgent(ref, json.loads(spec.stdin), self.tree)
-        await self._add(agent)
+        await self.add(agent)
         return agent
 
-    async def _add(self, agent: FakeAgent) -> None:
+    async def add(self, agent: FakeAgent) -> None:
         async with self._started:
             self.agents.append(agent)
             self._started.notify_all()

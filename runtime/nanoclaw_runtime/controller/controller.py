@@ -97,9 +97,9 @@ class Controller:
         # A message that was sent again may wait unseen: its first sender was cut off behind the commit.
         if message.state is MessageState.WAITING and self._wants_answer(group, [message]) and self._recovered:
             self._running_queue.message(folder)
-        waiting = await self._around.store.waiting(folder)
+        waiting = (await self._around.store.folders_waiting()).get(folder, 0)
         return Accepted(
-            message, created, self._status(group, len(waiting), message.created), self._missing_trigger(group, message)
+            message, created, self._status(group, waiting, message.created), self._missing_trigger(group, message)
         )
 
     async def groups(self) -> list[GroupStatus]:

@@ -4,9 +4,9 @@ Events go in, actions come out, in the order in which they have to be carried ou
 session a group, at most `limit` sessions in all, first come first served. A slot is taken the
 moment `Start` is returned, so events may arrive in any order while the shell works.
 
-    quiet ──message──▶ waiting ──slot──▶ starting ──started──▶ live ──closing──▶ closing
-      ▲                                     │                   │                   │
-      └───────────── ended ◀────────────────┴───────────────────┴───────────────────┘
+    quiet ──message──▶ waiting ──slot──▶ starting ──live──▶ live ──closing──▶ closing
+      ▲                                     │                │                   │
+      └───────────── ended ◀────────────────┴────────────────┴───────────────────┘
                        └─ failed: backing off 5, 10, 20, 40, 80 s, then given up until the next message
 
 Not here: prompts, stores, timers. `controller.queue` is the shell.
