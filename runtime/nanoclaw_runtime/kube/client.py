@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -226,7 +225,6 @@ class KubeClient:
         container: str,
         namespace: str = "",
         follow: bool = False,
-        since: datetime | None = None,
     ) -> AsyncGenerator[bytes]:
         """The log of a container in chunks, stdout and stderr merged; ends at its end.
 
@@ -238,8 +236,6 @@ class KubeClient:
         query = [("container", container)]
         if follow:
             query.append(("follow", "true"))
-        if since:
-            query.append(("sinceTime", since.isoformat()))
         async with self.stream("GET", PODS.path(target.namespace, name, "log"), target, query=query) as response:
             while chunk := await read_chunk(response, target):
                 yield chunk

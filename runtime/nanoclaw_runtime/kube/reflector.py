@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -48,7 +48,6 @@ class Reflector(Generic[T]):
         self._place = Target("wait for", resource.plural, namespace or client.namespace)
         self._synced = asyncio.Event()
         self._waiters: set[_Waiter[T]] = set()
-        self._subscribers: set[_Subscriber[T]] = set()
 
     async def run(self) -> None:
         """Keep the cache true until cancelled."""
@@ -99,16 +98,6 @@ class Reflector(Generic[T]):
         assert found is not None
         return found
 
-    async def changes(self) -> AsyncGenerator[Change[T]]:
-        """Everything there is, then every change. One that nobody took yet is replaced by the next of its object."""
-        subscriber = _Subscriber(Change(name, item) for name, item in self.objects.items())
-        self._subscribers.add(subscriber)
-        try:
-            while True:
-                yield await subscriber.take()
-        finally:
-            self._subscribers.discard(subscriber)
-
     async def _wait(self, name: str | None, condition: Callable[[T | None], bool], deadline: Deadline) -> T | None:
         waiter = _Waiter(name, condition, asyncio.get_running_loop().create_future())
         self._waiters.add(waiter)
@@ -124,24 +113,6 @@ class Reflector(Generic[T]):
         for waiter in tuple(self._waiters):
             if waiter.name in {None, change.name} and not waiter.result.done():
                 _evaluate(waiter, change.object)
-        for subscriber in self._subscribers:
-            subscriber.put(change)
-
-
-class _Subscriber(Generic[T]):
-    def __init__(self, changes: Iterable[Change[T]]) -> None:
-        self._pending = {change.name: change for change in changes}
-        self._some = asyncio.Event()
-
-    def put(self, change: Change[T]) -> None:
-        self._pending[change.name] = change
-        self._some.set()
-
-    async def take(self) -> Change[T]:
-        while not self._pending:
-            self._some.clear()
-            await self._some.wait()
-        return self._pending.pop(next(iter(self._pending)))
 
 
 def _evaluate(waiter: _Waiter[T], item: T | None) -> None:
