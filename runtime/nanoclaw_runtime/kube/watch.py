@@ -196,15 +196,32 @@ class Watch(Generic[T]):
                     return
                 if not found:
                     continue
-                changes = [change for line in found if (change := self._learn(line)) is not None]
+                changes, trouble = self._learn_all(found)
                 if changes:
                     yield Batch(tuple(changes), listed=False)
+                if trouble is not None:
+                    raise trouble
                 believed_until = _now() + silence
 
     async def _read(self, response: aiohttp.ClientResponse, lines: LineSplitter) -> list[bytes] | None:
         """Complete lines, possibly none; None at the end. A line without its end is not believed."""
         chunk = await read_chunk(response, self._target)
         return lines.feed(chunk) if chunk else None
+
+    def _learn_all(self, lines: list[bytes]) -> tuple[list[Change[T]], Exception | None]:
+        """The changes up to the first line that is bad, and what is wrong with that one.
+
+        What stands before it is in the cache already, so whoever waits for it has to hear of it.
+        """
+        changes: list[Change[T]] = []
+        for line in lines:
+            try:
+                change = self._learn(line)
+            except Exception as error:  # noqa: BLE001  # raised behind the batch
+                return changes, error
+            if change is not None:
+                changes.append(change)
+        return changes, None
 
     def _learn(self, line: bytes) -> Change[T] | None:
         event = _EVENT.decode(line)
