@@ -25,7 +25,6 @@ class SmallController:
         self.followers = 0
         self.health = [Check("database", ok=True, detail="fine")]
         self.broken = False
-        self.lives = True
         self._changed = asyncio.Condition()
 
     async def accept(self, folder, text, *, sender, sender_name, client_id=None) -> Accepted:
@@ -75,9 +74,6 @@ class SmallController:
 
     async def checks(self) -> list[Check]:
         return self.health
-
-    def alive(self) -> bool:
-        return self.lives
 
     async def says(self, folder, text, *, messages=()) -> Event:
         return await self._publish(folder, EventType.ANSWER, {"text": text, "messages": list(messages)})

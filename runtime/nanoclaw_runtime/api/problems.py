@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from nanoclaw_runtime.api.schemas import FieldProblem, Problem
 from nanoclaw_runtime.domain.errors import (
     GroupUnknown,
-    MessageRefused,
     NanoclawError,
     SessionUnknown,
     SettingsInvalid,
@@ -28,7 +27,6 @@ MEDIA_TYPE: Final = "application/problem+json"
 _STATUS: Final[dict[type[NanoclawError], int]] = {
     GroupUnknown: 404,
     SessionUnknown: 404,
-    MessageRefused: 422,
     StoreFailed: 503,
     SettingsInvalid: 503,
 }
@@ -81,12 +79,9 @@ def install(app: FastAPI) -> None:
 
 async def _known(_request: Request, error: Exception) -> Response:
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
-    errors = None
-    if isinstance(error, MessageRefused):
-        errors = [FieldProblem(field=error.field, problem=error.problem, remedy="change it and send it again")]
     if status >= 500:
         _log.error("request not served", status=status, reason=str(error))
-    return problem(status, str(error), errors=errors)
+    return problem(status, str(error))
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

@@ -138,10 +138,6 @@ class Controller:
             *(check() for check in self._checks),
         ]
 
-    def alive(self) -> bool:
-        """Whether the controller can go on without a restart; it ends by itself when it cannot."""
-        return True
-
     # What the queue has done
 
     async def run_session(self, folder: str) -> Ending:

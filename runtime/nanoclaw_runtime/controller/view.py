@@ -50,7 +50,3 @@ class ControllerView(Protocol):
     async def checks(self) -> list[Check]:
         """What has to hold for messages to be answered."""
         ...
-
-    def alive(self) -> bool:
-        """Whether the process can go on without a restart."""
-        ...

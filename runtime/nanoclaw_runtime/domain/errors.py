@@ -3,7 +3,6 @@
 NanoclawError
 ├── GroupUnknown
 ├── SessionUnknown
-├── MessageRefused
 ├── SessionFailed        an agent that did not start, died, or went silent
 ├── StoreFailed
 └── SettingsInvalid
@@ -65,15 +64,6 @@ class SessionUnknown(NanoclawError):
     def __init__(self, session: str) -> None:
         super().__init__(f"there is no running session {session!r}; `nanoclaw sessions` lists them")
         self.session = session
-
-
-class MessageRefused(NanoclawError):
-    """The message cannot be taken as it is; `field` says where, the text says why."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field = field
-        self.problem = problem
 
 
 class SessionFailed(NanoclawError):
