@@ -100,4 +100,5 @@ def project(tmp_path, binaries, control_plane):
         variables={"NANOCLAW_KUBECONFIG": str(control_plane.kubeconfig), "NANOCLAW_CHECKOUT": str(CHECKOUT)},
         project=tmp_path,
     )
-    return Project(engine, tmp_path, namespace=f"engine-{uuid.uuid4().hex[:8]}")
+    yield Project(engine, tmp_path, namespace=f"engine-{uuid.uuid4().hex[:8]}")
+    engine.end_strays()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -137,6 +139,20 @@ def test_a_killed_run_does_not_block_the_next_one(project, control_plane):
 
     assert names.STORE_CLAIM in claims(control_plane, project.namespace)
     assert project.preview() == set()
+    assert processes_of(project.engine), "its hosts live on, which is why they are ended"
+    project.engine.end_strays()
+    assert not processes_of(project.engine)
+
+
+def processes_of(engine):
+    """What runs with the engine's home and is no zombie."""
+    home = f"PULUMI_HOME={engine.state / 'home'}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if home in (process / "environ").read_bytes():
+                found.append(process)
+    return found
 
 
 def test_state_that_was_cut_off_while_it_was_written_is_repaired(project, control_plane):

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -110,6 +111,17 @@ class Engine:
         self._run("stack", "rm", stack, "--yes", "--preserve-config")
         for backup in _backups(self.state, stack) if self.state is not None else ():
             backup.unlink()
+
+    def end_strays(self) -> None:
+        """End what a killed engine of this state left running: its language host does not notice that it is alone."""
+        if self.state is None:
+            return
+        ours = f"PULUMI_HOME={self.state / 'home'}".encode()
+        with _exclusive(self.state / "lock"):
+            for process in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):  # not ours, or gone meanwhile
+                    if ours in (process / "environ").read_bytes().split(b"\0"):
+                        os.kill(int(process.name), signal.SIGKILL)
 
     def environment(self) -> dict[str, str]:
         """Everything the engine sees of its surroundings."""

@@ -73,15 +73,20 @@ class Installation:
         _write_project(folder, {"settings": base | settings, "protectData": False} | config)
         engine = Engine(binaries, state=folder / "engine", passphrase=STACK, project=folder)
         installation = cls(engine, cluster, namespace, key)
-        engine.init(STACK)
-        engine.set_secret(STACK, "nanoclaw:credentials.ANTHROPIC_API_KEY", key)
-        with progress.step("pulumi up") as step:
-            engine.up(STACK, step)
+        try:
+            engine.init(STACK)
+            engine.set_secret(STACK, "nanoclaw:credentials.ANTHROPIC_API_KEY", key)
+            with progress.step("pulumi up") as step:
+                engine.up(STACK, step)
+        except BaseException:
+            engine.end_strays()
+            raise
         return installation
 
     def down(self) -> None:
         with Progress().step("pulumi destroy") as step:
             self.engine.destroy(STACK, step)
+        self.engine.end_strays()
         shutil.rmtree(self.engine.project, ignore_errors=True)
 
     @contextlib.asynccontextmanager

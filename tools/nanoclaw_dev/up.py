@@ -136,6 +136,7 @@ def _engine(binaries: EngineBinaries, cluster: Cluster, variables: dict[str, str
 
 
 def _destroy(engine: Engine, cluster: Cluster, progress: Progress) -> None:
+    engine.end_strays()
     engine.init(STACK)
     if not engine.resources(STACK):
         return
