@@ -23,13 +23,17 @@ LIMIT = 5
 CONTROLLER = f"{labels.NAME}=nanoclaw,{labels.COMPONENT}={labels.CONTROLLER}"
 
 
-@pytest.fixture(scope="module", params=["per-type", "shared"])
+per_type = pytest.mark.parametrize("installation", ["per-type"], indirect=True)
+both_layouts = pytest.mark.parametrize("installation", ["per-type", "shared"], indirect=True)
+
+
+@pytest.fixture(scope="module")
 def installation(request, cluster, tmp_path_factory):
     binaries = engine_binaries.present()
     if binaries is None:
         support.unavailable("the Pulumi engine is not built: `make test` builds it")
     settings = {
-        "runtime": {"maxConcurrentSessions": LIMIT, "idleTimeout": 6, "closeGrace": 10},
+        "runtime": {"maxConcurrentSessions": LIMIT, "idleTimeout": 3, "closeGrace": 10},
         "groups": [{"folder": folder, "name": folder, "requiresTrigger": False} for folder in GROUPS],
     }
     folder = tmp_path_factory.mktemp(request.param)
@@ -44,6 +48,7 @@ async def chat(installation):
         yield chat
 
 
+@both_layouts
 async def test_a_message_is_answered_by_a_job(chat):
     sent = await chat.send("main", "hello")
     answer = await chat.answer(sent)
@@ -56,6 +61,7 @@ async def test_a_message_is_answered_by_a_job(chat):
     assert job["metadata"]["annotations"][labels.FOLDER] == "main"
 
 
+@per_type
 async def test_a_follow_up_is_answered_by_the_same_pod(chat):
     first = await chat.answer(await chat.send("a", "one"))
     second = await chat.answer(await chat.send("a", "two"))
@@ -63,6 +69,7 @@ async def test_a_follow_up_is_answered_by_the_same_pod(chat):
     assert await phase_of(chat, first.payload["session"]) == "Running"
 
 
+@per_type
 async def test_an_idle_session_is_closed_and_its_pod_ends_well(chat):
     answer = await chat.answer(await chat.send("b", "hello"))
     over = await chat.over(answer.payload["session"], after=answer.id)
@@ -81,6 +88,7 @@ async def phase_of(chat, session):
     return pod["status"]["phase"]
 
 
+@both_layouts
 async def test_the_claims_data_and_the_conversation_survive_the_session(chat):
     first = await chat.answer(await chat.send("Team_42", "write notes.txt remember me"))
     await chat.over(first.payload["session"], after=first.id)
@@ -90,6 +98,7 @@ async def test_the_claims_data_and_the_conversation_survive_the_session(chat):
     assert "write notes.txt remember me" in second.payload["text"]
 
 
+@per_type
 async def test_a_failing_agent_is_diagnosed_frees_its_place_and_is_tried_again(chat):
     sent = await chat.send("c", "exit 3")
     started = await chat.running("c", after=sent.event)
@@ -103,6 +112,7 @@ async def test_a_failing_agent_is_diagnosed_frees_its_place_and_is_tried_again(c
     assert sent.id in answer.payload["messages"]
 
 
+@per_type
 async def test_six_groups_share_five_places_and_all_are_answered(chat):
     sent = {group: await chat.send(group, "sleep 1; echo done") for group in ("main", "a", "b", "d", "e", "Team_42")}
     most = 0
@@ -119,6 +129,7 @@ def ended(pod):
     return any("terminated" in container["state"] for container in pod["status"].get("containerStatuses", []))
 
 
+@both_layouts
 async def test_an_answer_survives_its_controller_and_comes_exactly_once(chat):
     sent = await chat.send("crash", "sleep 8; echo finished")
     running = await chat.running("crash", after=sent.event)
@@ -146,12 +157,14 @@ async def everything(chat, *, up_to):
                 return
 
 
+@per_type
 async def test_the_declared_groups_are_the_controllers_groups(chat):
     declared = await chat.client.get(CONFIG_MAPS, "nanoclaw-groups", namespace=chat.namespace)
     assert sorted(group["folder"] for group in json.loads(declared["data"]["groups.json"])["groups"]) == sorted(GROUPS)
     assert sorted(group.folder for group in await chat.remote.groups()) == sorted(GROUPS)
 
 
+@both_layouts
 async def test_the_model_key_is_nowhere_but_in_its_secret(chat, installation):
     """Searched for literally in every object, log and event, and in every file on the volumes."""
     answer = await chat.answer(await chat.send("e", "env"))
