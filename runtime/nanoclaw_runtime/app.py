@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Final
 
 import structlog
@@ -90,8 +90,9 @@ async def _until_signalled(settings: RuntimeSettings) -> None:
 
 
 async def _declare_groups(controller: Controller, client: KubeClient, namespace: str) -> None:
-    async for groups in watch_groups(client, namespace):
-        await controller.declare(groups)
+    async with aclosing(watch_groups(client, namespace)) as declared:
+        async for groups in declared:
+            await controller.declare(groups)
 
 
 def _watch_check(backend: JobBackend) -> Check:

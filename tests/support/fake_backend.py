@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -63,7 +63,7 @@ class FakeAgent:
     def input(self) -> Path:
         return self.tree / ipc_dir(self.ref.folder) / "input"
 
-    async def outputs(self, skip: int = 0) -> AsyncIterator[AgentOutput]:
+    async def outputs(self, skip: int = 0) -> AsyncGenerator[AgentOutput]:
         ordinal = skip
         while True:
             async with self._news:

@@ -140,11 +140,9 @@ class Chat:
             except NotReachable:
                 await asyncio.sleep(RECONNECT)
 
-    def events(self, after: int) -> AsyncGenerator[EventView, None]:
+    def events(self, after: int) -> AsyncGenerator[EventView]:
         """Every event of every group behind `after`, without an end."""
-        events = self.remote.events(None, after=after)
-        assert isinstance(events, AsyncGenerator)
-        return events
+        return self.remote.events(None, after=after)
 
     async def answer(self, sent: AcceptedView) -> EventView:
         """The `answer` event that finishes the message."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Protocol
 
@@ -15,7 +15,7 @@ class RunningSession(Protocol):
     @property
     def ref(self) -> SessionRef: ...
 
-    def outputs(self, skip: int = 0) -> AsyncIterator[AgentOutput]:
+    def outputs(self, skip: int = 0) -> AsyncGenerator[AgentOutput]:
         """The outputs in order, from ordinal `skip` on; ends when the agent has exited with 0.
 
         A lost stream is repaired inside, without a gap and without a repetition. Raises

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Final
 
@@ -54,7 +54,7 @@ class JobSession:
     def ref(self) -> SessionRef:
         return self._ref
 
-    async def outputs(self, skip: int = 0) -> AsyncIterator[AgentOutput]:
+    async def outputs(self, skip: int = 0) -> AsyncGenerator[AgentOutput]:
         """See `RunningSession.outputs`."""
         following = skip
         stderr = ""

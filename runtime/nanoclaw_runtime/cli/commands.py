@@ -191,11 +191,12 @@ def events(
     console = render.console()
 
     async def work(remote: Remote) -> bool:
-        async for event in remote.events(group, after=after):
-            if options.json:
-                _line(event.model_dump_json(by_alias=True))
-            else:
-                console.print(render.event(event), soft_wrap=True)
+        async with contextlib.aclosing(remote.events(group, after=after)) as events:
+            async for event in events:
+                if options.json:
+                    _line(event.model_dump_json(by_alias=True))
+                else:
+                    console.print(render.event(event), soft_wrap=True)
         return True
 
     _run(options, work)
@@ -215,9 +216,10 @@ def show_logs(
     options: _Options = context.obj
 
     async def work(remote: Remote) -> bool:
-        async for chunk in logs.read(remote, group=group, session=session, follow=follow):
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+        async with contextlib.aclosing(logs.read(remote, group=group, session=session, follow=follow)) as chunks:
+            async for chunk in chunks:
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
         return True
 
     _run(options, work)
@@ -246,8 +248,9 @@ async def _answered(remote: Remote, options: _Options, group: str, accepted: Acc
         _line(accepted.model_dump_json(by_alias=True))
     with _waiting(f"message {accepted.id}: {_waits(accepted)}") as tell:
         try:
-            async with asyncio.timeout(timeout):
-                async for event in remote.events(group, after=accepted.event):
+            following = contextlib.aclosing(remote.events(group, after=accepted.event))
+            async with asyncio.timeout(timeout), following as events:
+                async for event in events:
                     if options.json:
                         _line(event.model_dump_json(by_alias=True))
                     heard = hear(event, accepted.id)

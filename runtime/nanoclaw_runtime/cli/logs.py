@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable
@@ -26,7 +27,7 @@ def newest(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
 
 
-async def read(remote: Remote, *, group: str | None, session: str | None, follow: bool) -> AsyncIterator[bytes]:
+async def read(remote: Remote, *, group: str | None, session: str | None, follow: bool) -> AsyncGenerator[bytes]:
     """The log of the newest pod that is meant, in chunks. Raises CommandFailed when there is none."""
     try:
         found = newest(await remote.client.list(PODS, namespace=remote.namespace, labels=selector(group, session)))
@@ -34,8 +35,10 @@ async def read(remote: Remote, *, group: str | None, session: str | None, follow
             raise CommandFailed(_nothing(remote.namespace, group, session))
         container = found["spec"]["containers"][0]["name"]
         name = found["metadata"]["name"]
-        async for chunk in remote.client.pod_log(name, container=container, namespace=remote.namespace, follow=follow):
-            yield chunk
+        log = remote.client.pod_log(name, container=container, namespace=remote.namespace, follow=follow)
+        async with contextlib.aclosing(log) as chunks:
+            async for chunk in chunks:
+                yield chunk
     except Invalid as error:
         raise CommandFailed(f"there is no log yet: {error.message}; try again in a moment") from error
     except KubeError as error:

@@ -7,9 +7,10 @@ controller's token travels in a header of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
@@ -123,7 +124,7 @@ class Remote:
         status, _ = await self._request("GET", "/healthz", headers={})
         return status == 200
 
-    async def events(self, folder: str | None, *, after: int | None) -> AsyncIterator[EventView]:
+    async def events(self, folder: str | None, *, after: int | None) -> AsyncGenerator[EventView]:
         """Events behind `after` (None: from now on) as they come; a lost stream is taken up where it broke."""
         await (self.groups() if folder is None else self.group(folder))  # refusals in the controller's words
         path = "/v1/events" if folder is None else f"/v1/groups/{_part(folder)}/events"
@@ -131,13 +132,13 @@ class Remote:
         while True:
             address = path if after is None else f"{path}?after={after}"
             reader = StreamReader()
+            stream = self.client.stream_service(self.namespace, names.CONTROLLER, names.API_PORT_NAME, address, headers)
             try:
-                async for chunk in self.client.stream_service(
-                    self.namespace, names.CONTROLLER, names.API_PORT_NAME, address, headers
-                ):
-                    for event in reader.feed(chunk):
-                        after = event.id
-                        yield event
+                async with contextlib.aclosing(stream) as chunks:
+                    async for chunk in chunks:
+                        for event in reader.feed(chunk):
+                            after = event.id
+                            yield event
             except (StreamLost, Unavailable):
                 pass  # the controller restarts, or the network blinked
             except KubeError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -205,8 +205,9 @@ class Session:
         async with self._ended_if_broken(running), asyncio.TaskGroup() as tasks:
             watchdog = tasks.create_task(self._watch_over(running), name=f"watch over {self.ref.session}")
             try:
-                async for output in running.outputs(skip):
-                    await self._commit(output)
+                async with aclosing(running.outputs(skip)) as outputs:
+                    async for output in outputs:
+                        await self._commit(output)
             except SessionFailed as failed:
                 failure = failed.diagnosis
             watchdog.cancel()

@@ -6,6 +6,7 @@ that somebody else made is neither used nor removed.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import subprocess
@@ -84,7 +85,8 @@ def connect(place: NodePlace, pid: int) -> None:
 def unplug(place: NodePlace) -> None:
     """Remove a node's cable. It also goes with the node, but only some time after."""
     if any(link["ifname"] == place.interface for link in _ask("link", "show", "type", "veth")):
-        _ip("link", "delete", place.interface)
+        with contextlib.suppress(SetupError):  # it went just now
+            _ip("link", "delete", place.interface)
 
 
 def plug_in(place: NodePlace) -> None:
