@@ -1,144 +1,19 @@
 """Messages in, answers out: the controller on a real store and real folders, agents scripted."""
 
 import asyncio
-import contextlib
 import shutil
-from datetime import UTC, datetime
 
 import pytest
 
-from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Groups, GroupSpec
-from nanoclaw_runtime.controller.controller import Controller
-from nanoclaw_runtime.controller.session import Surroundings
-from nanoclaw_runtime.controller.status import GroupState, SessionState
+from nanoclaw_runtime.contract.config import ControllerConfig, Groups, GroupSpec
+from nanoclaw_runtime.controller.status import GroupState
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, GroupUnknown, SessionUnknown
-from nanoclaw_runtime.domain.model import SessionRef
 from nanoclaw_runtime.store.records import EventType, MessageState
-from nanoclaw_runtime.store.store import Store
-from nanoclaw_runtime.telemetry import Metrics
-from tests.support.fake_backend import FakeAgent, FakeBackend
+from tests.support.house import House, started
 
 pytestmark = pytest.mark.timeout(30)
 
 REFUSED = Diagnosis(FailureKind.IMAGE, "no such image", "It cannot start.")
-
-
-class House:
-    """A controller with its surroundings; `restart` is a crash of the process and its return."""
-
-    def __init__(self, tmp_path, settings=ControllerConfig, **config):
-        self.tmp_path = tmp_path
-        self.backend = FakeBackend(tmp_path)
-        self.config = settings(agent=AgentSettings(image="agent:1"), **config)
-        self.groups = Groups(
-            groups=[
-                GroupSpec(folder=folder, name=folder.title(), requires_trigger=False)
-                for folder in ("main", "a", "b", "c", "d", "e")
-            ]
-            + [GroupSpec(folder="family", name="Family")]
-        )
-
-    async def __aenter__(self):
-        await self.begin()
-        return self
-
-    async def __aexit__(self, *_):
-        await self.end()
-
-    async def begin(self):
-        self.store = await Store.open(f"sqlite+aiosqlite:///{self.tmp_path}/controller.db")
-        around = Surroundings(
-            config=self.config,
-            backend=self.backend,
-            store=self.store,
-            tree=self.tmp_path,
-            credentials=lambda: {"ANTHROPIC_API_KEY": "sk-secret"},
-            metrics=Metrics(),
-        )
-        self.controller = Controller(around)
-        await self.controller.declare(self.groups)
-        self._life = asyncio.create_task(self.controller.run())
-        await self.until(lambda: all_ok(self.controller))
-
-    async def end(self):
-        self._life.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._life
-        await self.store.close()
-
-    async def restart(self):
-        await self.end()
-        await self.begin()
-
-    async def send(self, text, folder="main", **more):
-        return await self.controller.accept(folder, text, sender="ann", sender_name="Ann", **more)
-
-    async def commit(self, text, folder="main", **more):
-        """A message as a process leaves it that dies before it does anything about it."""
-        sent = {"sender": "ann", "sender_name": "Ann", "at": datetime.now(UTC)} | more
-        message, _ = await self.store.add_message(folder, text, **sent)
-        return message
-
-    @contextlib.asynccontextmanager
-    async def refusing(self, statement, condition):
-        """A database that refuses some statements, as it does when its disk is full."""
-        trigger = f"CREATE TRIGGER full BEFORE {statement} WHEN {condition} BEGIN SELECT RAISE(ABORT, 'full'); END"
-        await self.execute(trigger)
-        yield
-        await self.execute("DROP TRIGGER full")
-
-    async def execute(self, sql):
-        await self.store._transaction(lambda connection: connection.exec_driver_sql(sql))
-
-    async def a_follow_up_lies_there(self, text="unseen"):
-        """An agent has answered once, and a second message is in its mailbox."""
-        await self.send("hello")
-        agent = await self.backend.agent(0)
-        await agent.say("hi")
-        await self.answers()
-        await self.send(text)
-        while (await self.controller.history("main"))[-1].state is not MessageState.GIVEN:
-            await asyncio.sleep(0.005)
-        return agent
-
-    async def events(self, kind, count=1, folder=None):
-        found = []
-        async with contextlib.aclosing(self.store.follow(after=0, folder=folder)) as events:
-            async for event in events:
-                found += [event.payload] if event.type is kind else []
-                if len(found) == count:
-                    break
-        return found
-
-    async def answers(self, count=1, folder=None):
-        return [answer["text"] for answer in await self.events(EventType.ANSWER, count, folder)]
-
-    async def all_answers(self):
-        events = await self.store.events(after=0, folder=None)
-        return [event.payload["text"] for event in events if event.type is EventType.ANSWER]
-
-    async def group(self, folder="main"):
-        return next(group for group in await self.controller.groups() if group.folder == folder)
-
-    async def until(self, condition):
-        while not await condition():
-            await asyncio.sleep(0.005)
-
-    async def until_state(self, state, folder="main"):
-        async def reached():
-            return (await self.group(folder)).state is state
-
-        await self.until(reached)
-
-
-async def all_ok(controller):
-    return all(check.ok for check in await controller.checks())
-
-
-@pytest.fixture
-async def house(tmp_path):
-    async with House(tmp_path) as house:
-        yield house
 
 
 async def test_a_message_is_answered(house):
@@ -382,10 +257,6 @@ async def test_an_operator_stops_a_session_and_its_message_is_failed_visibly(tmp
         assert len(house.backend.agents) == 1
 
 
-async def started(house):
-    return any(session.state is not SessionState.STARTING for session in house.controller.sessions())
-
-
 async def test_what_is_not_there_is_said(house):
     with pytest.raises(GroupUnknown, match="nobody"):
         await house.send("hello", "nobody")
@@ -402,152 +273,10 @@ async def test_without_the_trigger_a_message_is_context_for_the_next_with_it(hou
     assert prompt.index("we were talking") < prompt.index("@andy what do you say?")
 
 
-async def test_a_restarted_controller_finishes_a_running_answer_once(house):
-    await house.send("hello")
-    agent = await house.backend.agent(0)
-    await agent.say("one")
-    await house.answers()
-    await house.send("more")
-    await agent.take()
-    await house.end()
-    await agent.say("two")
-    await house.begin()
-    assert await house.answers(2) == ["one", "two"]
-    assert (await house.group()).session == agent.ref.session
-    await house.send("and more")
-    await agent.take()
-    await agent.say("three")
-    assert await house.answers(3) == ["one", "two", "three"]
-    await agent.exit()
-    await house.until_state(GroupState.QUIET)
-    assert await house.all_answers() == ["one", "two", "three"]
-    assert len(house.backend.agents) == 1
-
-
-async def test_a_session_that_vanished_with_the_controller_is_run_again(house):
-    await house.send("hello")
-    agent = await house.backend.agent(0)
-    await house.until(lambda: started(house))
-    await house.end()
-    await agent.exit(137)
-    await house.begin()
-    assert ">hello</message>" in (await house.backend.agent(1)).stdin["prompt"]
-
-
-async def test_a_message_accepted_before_a_crash_is_answered_after_it(tmp_path):
-    async with House(tmp_path, max_concurrent_sessions=1) as house:
-        await house.send("hello", "a")
-        agent = await house.backend.agent(0)
-        await house.until(lambda: started(house))
-        await house.send("waiting", "b")
-        await house.restart()
-        await agent.say("hi")
-        await agent.exit()
-        assert (await house.backend.agent(1)).ref.folder == "b"
-
-
-async def test_a_controller_that_is_stopped_while_it_starts_an_agent_starts_one_again(house):
-    house.backend.room.clear()
-    accepted = await house.send("hello")
-    await house.until(lambda: given(house, accepted.message.id))
-    await house.end()
-    house.backend.room.set()
-    await house.begin()
-    assert ">hello</message>" in (await house.backend.agent(0)).stdin["prompt"]
-
-
-async def given(house, message):
-    return any(known.id == message and known.session for known in await house.controller.history("main"))
-
-
-async def test_an_agent_that_may_not_have_its_input_is_replaced(house):
-    message = await house.commit("hello")
-    unfed = FakeAgent(SessionRef("main", "s1"), {}, house.tmp_path)
-    await house.store.begin_session(unfed.ref, [message.id], at=message.created)
-    await house.backend.add(unfed)
-    await house.restart()
-    assert ">hello</message>" in (await house.backend.agent(1)).stdin["prompt"]
-    assert unfed.stopped
-
-
-async def test_an_agent_nobody_knows_is_cleaned_up(house):
-    await house.send("hello")
-    agent = await house.backend.agent(0)
-    await house.until(lambda: started(house))
-    await house.store.end_session(agent.ref.session, failure=None, at=(await house.send("x")).message.created)
-    await house.restart()
-    await agent.gone()
-    assert agent.stopped
-
-
-async def test_new_groups_are_served_without_a_restart(house):
-    more = GroupSpec(folder="new", name="New", requires_trigger=False)
-    await house.controller.declare(Groups(groups=[*house.groups.groups, more]))
-    await house.send("hello", "new")
-    assert (await house.backend.agent(0)).ref.folder == "new"
-
-
-async def test_a_message_from_before_a_crash_goes_to_the_adopted_session(house):
-    await house.send("hello")
-    agent = await house.backend.agent(0)
-    await agent.say("hi")
-    await house.answers()
-    await house.commit("nobody was told of me")
-    await house.restart()
-    (text,) = await agent.take()
-    assert ">nobody was told of me</message>" in text
-
-
-async def test_a_message_of_a_group_that_is_declared_late_goes_to_its_adopted_session(house):
-    await house.send("hello")
-    agent = await house.backend.agent(0)
-    await agent.say("hi")
-    await house.answers()
-    await house.commit("still here?")
-    declared, house.groups = house.groups, Groups(groups=[GroupSpec(folder="other", name="Other")])
-    await house.restart()
-    await house.controller.declare(declared)
-    (text,) = await agent.take()
-    assert ">still here?</message>" in text
-
-
-async def test_an_output_that_answers_nothing_is_no_progress_after_a_restart_either(house):
-    accepted = await house.send("hello")
-    agent = await house.backend.agent(0)
-    await agent.say(None, session=None)
-    await house.until(lambda: one_output(house))
-    await house.restart()
-    await agent.exit(0)
-    await house.until_state(GroupState.RETRYING)
-    (message,) = await house.controller.history("main")
-    assert (message.id, message.state) == (accepted.message.id, MessageState.WAITING)
-
-
-async def one_output(house):
-    return [session.outputs for session in house.controller.sessions()] == [1]
-
-
-async def test_an_adopted_session_tells_what_it_was_before(house):
-    await house.send("hello")
-    await (await house.backend.agent(0)).say("hi")
-    await house.answers()
-    await house.restart()
-    (status,), (record,) = house.controller.sessions(), await house.store.sessions()
-    assert (status.started, status.outputs, status.last_output) == (record.created, 1, record.last_output)
-
-
 async def test_a_message_sent_again_is_seen_to_even_if_its_first_sending_was_cut_off(house):
     await house.commit("hello", client_id="n1")
     accepted = await house.send("hello", client_id="n1")
     assert not accepted.created
-    assert ">hello</message>" in (await house.backend.agent(0)).stdin["prompt"]
-
-
-async def test_a_message_accepted_during_the_shutdown_is_for_the_next_process(house):
-    house._life.cancel()
-    await asyncio.wait({house._life})
-    await house.send("hello")
-    await house.restart()
     assert ">hello</message>" in (await house.backend.agent(0)).stdin["prompt"]
 
 
@@ -613,3 +342,10 @@ async def test_an_agent_of_another_group_is_not_swept_away_by_a_failure(house):
     await agent.say("hi")
     assert await house.answers(folder="a") == ["hi"]
     assert not agent.stopped
+
+
+async def test_new_groups_are_served_without_a_restart(house):
+    more = GroupSpec(folder="new", name="New", requires_trigger=False)
+    await house.controller.declare(Groups(groups=[*house.groups.groups, more]))
+    await house.send("hello", "new")
+    assert (await house.backend.agent(0)).ref.folder == "new"
