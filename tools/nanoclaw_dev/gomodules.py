@@ -8,8 +8,6 @@ a new clone finds it there. Not here: deciding which binaries are needed (`engin
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,11 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nanoclaw_dev.errors import SetupError
+from nanoclaw_dev.locks import exclusive
 from nanoclaw_dev.paths import CACHE
 from nanoclaw_dev.progress import Progress, Step
 
@@ -80,7 +79,7 @@ def build_missing(modules: list[GoModule], progress: Progress) -> None:
     missing = [module for module in modules if not module.built()]
     if not missing:
         return
-    with _exclusive(progress):
+    with exclusive(CACHE / "build.lock", progress, "Waiting for another build on this machine"):
         missing = [module for module in missing if not module.built()]
         if not missing:
             return
@@ -105,18 +104,6 @@ def _check_space() -> None:
             f"Building the engine and the cluster needs {BUILD_SPACE >> 30} GB of free disk space and {CACHE} has "
             f"{free / 1024**3:.1f} GB: free some, or set NANOCLAW_CACHE to a folder on a larger disk."
         )
-
-
-@contextlib.contextmanager
-def _exclusive(progress: Progress) -> Iterator[None]:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "build.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with progress.step("Waiting for another build on this machine"):
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _toolchain(progress: Progress) -> Path:

@@ -8,8 +8,6 @@ here: the Containerfiles say how.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -23,6 +21,7 @@ from pathlib import Path
 
 from nanoclaw_dev import system
 from nanoclaw_dev.errors import SetupError
+from nanoclaw_dev.locks import exclusive
 from nanoclaw_dev.paths import CACHE, CHECKOUT
 from nanoclaw_dev.progress import Progress
 
@@ -110,7 +109,7 @@ def build_images(progress: Progress) -> list[Image]:
     if any(not image.archive.exists() for image in images):
         system.check_root()
         system.install_missing(system.IMAGE_PACKAGES, progress)
-        with _exclusive(progress):
+        with exclusive(ARCHIVES / "build.lock", progress, "Waiting for another build of the images"):
             for recipe, image in zip(RECIPES, images, strict=True):
                 if not image.archive.exists():
                     _build(recipe, image, progress)
@@ -118,18 +117,6 @@ def build_images(progress: Progress) -> list[Image]:
     for image in images:
         os.utime(image.archive)
     return images
-
-
-@contextlib.contextmanager
-def _exclusive(progress: Progress) -> Iterator[None]:
-    ARCHIVES.mkdir(parents=True, exist_ok=True)
-    with (ARCHIVES / "build.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with progress.step("Waiting for another build of the images"):
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _build(recipe: Recipe, image: Image, progress: Progress) -> None:
