@@ -230,7 +230,7 @@ async def test_a_group_may_collect_more_messages_than_one_statement_can_name(sto
         INSERT INTO messages (folder, sender, sender_name, content, created, state, event)
         SELECT folder, sender, sender_name, content, created, state, event FROM messages, n"""
     first = await accept(store, "a")
-    await store._transaction(lambda connection: connection.exec_driver_sql(many))
+    await store.database.transaction(lambda connection: connection.exec_driver_sql(many))
     everything = range(first, first + most + 1)
     await store.begin_session(SessionRef("main", "s1"), everything, at=NOW)
     assert await store.end_session("s1", failure=CRASH, at=NOW) == list(everything)
@@ -285,12 +285,12 @@ async def test_the_migrations_make_exactly_the_tables_of_the_schema(store):
     def differences(connection: sa.Connection) -> list:
         return compare_metadata(MigrationContext.configure(connection, opts={"compare_type": False}), metadata)
 
-    async with store._engine.connect() as connection:
+    async with store.database._engine.connect() as connection:
         assert await connection.run_sync(differences) == []
 
 
 async def test_sqlite_runs_as_promised(store, tmp_path):
-    async with store._engine.connect() as connection:
+    async with store.database._engine.connect() as connection:
         found = {
             name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar()
             for name in ("journal_mode", "locking_mode", "synchronous", "foreign_keys", "busy_timeout")
@@ -308,7 +308,7 @@ async def test_sqlite_runs_as_promised(store, tmp_path):
 async def test_an_error_of_the_database_is_counted_and_does_not_quote_the_message(tmp_path):
     errors: list[None] = []
     async with opened(tmp_path / "controller.db", on_error=lambda: errors.append(None)) as store:
-        async with store._engine.begin() as connection:
+        async with store.database._engine.begin() as connection:
             await connection.exec_driver_sql("DROP TABLE messages")
         with pytest.raises(StoreFailed) as refusal:
             await accept(store, "swordfish".upper())
@@ -323,7 +323,7 @@ async def test_a_second_controller_is_told_to_wait_for_the_first(store, tmp_path
 
 async def test_a_database_of_a_newer_version_is_left_alone(tmp_path):
     path = tmp_path / "controller.db"
-    async with opened(path) as store, store._engine.begin() as connection:
+    async with opened(path) as store, store.database._engine.begin() as connection:
         await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StoreFailed, match="another version of NanoClaw"):
         await Store.open(url(path))
@@ -355,7 +355,7 @@ async def main():
         print("inside", flush=True)
         sys.stdin.read()
 
-    await store._transaction(half)
+    await store.database.transaction(half)
 
 asyncio.run(main())
 """

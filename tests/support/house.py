@@ -79,7 +79,7 @@ class House:
         await self.execute("DROP TRIGGER full")
 
     async def execute(self, sql):
-        await self.store._transaction(lambda connection: connection.exec_driver_sql(sql))
+        await self.store.database.transaction(lambda connection: connection.exec_driver_sql(sql))
 
     async def a_follow_up_lies_there(self, text="unseen"):
         """An agent has answered once, and a second message is in its mailbox."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 
 from fastapi import APIRouter, FastAPI, Header, Path, Query, Response
@@ -36,8 +36,12 @@ Number = Annotated[int, Path(ge=1, le=LARGEST)]
 PageSize = Annotated[int, Query(ge=1, le=1000)]
 
 
-def create_app(controller: ControllerView, token: Callable[[], str], metrics: Metrics) -> FastAPI:
+def create_app(
+    controller: ControllerView, token: Callable[[], str], metrics: Metrics, routers: Sequence[APIRouter] = ()
+) -> FastAPI:
     """The API of one controller. `token` is asked at each request, so a rotated token works at once.
+
+    `routers` serve the controller's other parts, each made by a module of this package.
 
     `app.state.closing` is an asyncio.Event that ends the event streams.
     """
@@ -55,6 +59,8 @@ def create_app(controller: ControllerView, token: Callable[[], str], metrics: Me
     app.include_router(_messages(controller, metrics), prefix=PREFIX)
     app.include_router(_sessions(controller), prefix=PREFIX)
     app.include_router(_events(controller, app.state.closing), prefix=PREFIX)
+    for router in routers:
+        app.include_router(router, prefix=PREFIX)
     app.include_router(_probes(controller, metrics))
     return app
 

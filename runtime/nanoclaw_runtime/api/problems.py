@@ -15,9 +15,13 @@ from nanoclaw_runtime.api.schemas import FieldProblem, Problem
 from nanoclaw_runtime.domain.errors import (
     GroupUnknown,
     NanoclawError,
+    RegistrationRefused,
     SessionUnknown,
     SettingsInvalid,
     StoreFailed,
+    TaskInvalid,
+    TaskUnknown,
+    TransferRefused,
 )
 
 _log = structlog.get_logger(__name__)
@@ -27,6 +31,10 @@ MEDIA_TYPE: Final = "application/problem+json"
 _STATUS: Final[dict[type[NanoclawError], int]] = {
     GroupUnknown: 404,
     SessionUnknown: 404,
+    TaskUnknown: 404,
+    TaskInvalid: 422,
+    RegistrationRefused: 409,
+    TransferRefused: 422,
     StoreFailed: 503,
     SettingsInvalid: 503,
 }

@@ -8,15 +8,12 @@ import getpass
 import os
 import secrets
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from pydantic import BaseModel
-from rich.table import Table
 
 from nanoclaw_runtime.api.schemas import AcceptedView
 from nanoclaw_runtime.cli import doctor, logs, render
@@ -24,9 +21,9 @@ from nanoclaw_runtime.cli.conversation import Turn, hear
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.examine import examine, reachable
 from nanoclaw_runtime.cli.installation import Target
+from nanoclaw_runtime.cli.options import Options, finish, line, run, show
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.cli.render import Output
-from nanoclaw_runtime.domain.errors import NanoclawError
 from nanoclaw_runtime.kube.client import KubeClient
 
 COMMON: Final = ("--kubeconfig", "--context", "--namespace", "-n", "--output", "-o")
@@ -64,16 +61,6 @@ sessions_app = typer.Typer(help="The sessions that are alive, or end one of them
 app.add_typer(sessions_app, name="sessions")
 
 
-@dataclass(frozen=True)
-class _Options:
-    target: Target
-    output: Output
-
-    @property
-    def json(self) -> bool:
-        return self.output is Output.JSON
-
-
 @app.callback()
 def _common(
     context: typer.Context,
@@ -87,7 +74,7 @@ def _common(
 ) -> None:
     """Talk to NanoClaw agents on a cluster, with nothing but a kubeconfig. The options here may stand anywhere."""
     token = os.environ.get("NANOCLAW_TOKEN") or None
-    context.obj = _Options(Target(kubeconfig, kube_context, namespace, token), output)
+    context.obj = Options(Target(kubeconfig, kube_context, namespace, token), output)
 
 
 @app.command()
@@ -101,7 +88,7 @@ def send(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the answer.")] = 300,
 ) -> None:
     """Send a message to a group's agent. With --follow the exit status is 0 once it is answered."""
-    options: _Options = context.obj
+    options: Options = context.obj
 
     async def work(remote: Remote) -> bool:
         accepted = await remote.send(
@@ -112,54 +99,54 @@ def send(
             absent=lambda: typer.echo("the controller is away; waiting for it", err=True),
         )
         if not follow:
-            _print(options, accepted, lambda: _acknowledgement(accepted))
+            show(options, accepted, lambda: _acknowledgement(accepted))
             return True
         if accepted.trigger is not None:
             raise CommandFailed(_acknowledgement(accepted))
         return await _answered(remote, options, group, accepted, timeout)
 
-    _run(options, work)
+    run(options, work)
 
 
 @app.command()
 def groups(context: typer.Context) -> None:
     """The groups, what they are doing and how much waits."""
-    options: _Options = context.obj
+    options: Options = context.obj
 
     async def work(remote: Remote) -> bool:
         found = await remote.groups()
-        _print(options, found, lambda: render.groups(found, datetime.now(UTC)))
+        show(options, found, lambda: render.groups(found, datetime.now(UTC)))
         return True
 
-    _run(options, work)
+    run(options, work)
 
 
 @sessions_app.callback()
 def sessions(context: typer.Context) -> None:
     """The sessions that are alive."""
-    options: _Options = context.obj
+    options: Options = context.obj
     if context.invoked_subcommand is not None:
         return
 
     async def work(remote: Remote) -> bool:
         found = await remote.sessions()
-        _print(options, found, lambda: render.sessions(found, datetime.now(UTC)))
+        show(options, found, lambda: render.sessions(found, datetime.now(UTC)))
         return True
 
-    _run(options, work)
+    run(options, work)
 
 
 @sessions_app.command()
 def stop(context: typer.Context, session: Annotated[str, typer.Argument(help="Id of the session.")]) -> None:
     """Ask a session to end; what it has not answered is told to its chat."""
-    options: _Options = context.obj
+    options: Options = context.obj
 
     async def work(remote: Remote) -> bool:
         await remote.stop(session)
-        _print(options, {"session": session}, lambda: f"session {session} was asked to end")
+        show(options, {"session": session}, lambda: f"session {session} was asked to end")
         return True
 
-    _run(options, work)
+    run(options, work)
 
 
 @app.command()
@@ -170,14 +157,14 @@ def history(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
 ) -> None:
     """The messages of a group and what became of them, oldest first."""
-    options: _Options = context.obj
+    options: Options = context.obj
 
     async def work(remote: Remote) -> bool:
         found = await remote.history(group, after=after, limit=limit)
-        _print(options, found, lambda: render.history(found, datetime.now(UTC)))
+        show(options, found, lambda: render.history(found, datetime.now(UTC)))
         return True
 
-    _run(options, work)
+    run(options, work)
 
 
 @app.command()
@@ -187,19 +174,19 @@ def events(
     after: Annotated[int | None, typer.Option(min=0, help="From behind this event; 0 is the very first.")] = None,
 ) -> None:
     """What happens, as it happens, until Ctrl-C. As JSON: one event a line."""
-    options: _Options = context.obj
+    options: Options = context.obj
     console = render.console()
 
     async def work(remote: Remote) -> bool:
         async with contextlib.aclosing(remote.events(group, after=after)) as events:
             async for event in events:
                 if options.json:
-                    _line(event.model_dump_json(by_alias=True))
+                    line(event.model_dump_json(by_alias=True))
                 else:
                     console.print(render.event(event), soft_wrap=True)
         return True
 
-    _run(options, work)
+    run(options, work)
 
 
 @app.command(name="logs")
@@ -213,7 +200,7 @@ def show_logs(
     """The log of the controller, of a group's newest session, or of one session."""
     if group is not None and session is not None:
         raise typer.BadParameter("name a group or a session, not both", param_hint="--session")
-    options: _Options = context.obj
+    options: Options = context.obj
 
     async def work(remote: Remote) -> bool:
         async with contextlib.aclosing(logs.read(remote, group=group, session=session, follow=follow)) as chunks:
@@ -222,13 +209,13 @@ def show_logs(
                 sys.stdout.buffer.flush()
         return True
 
-    _run(options, work)
+    run(options, work)
 
 
 @app.command(name="doctor")
 def examine_all(context: typer.Context) -> None:
     """Check everything a message needs on its way; the exit status is 1 when something fails."""
-    options: _Options = context.obj
+    options: Options = context.obj
 
     async def work() -> bool:
         with _waiting("API server") as tell:
@@ -237,22 +224,22 @@ def examine_all(context: typer.Context) -> None:
             if doctor.healthy(found):
                 async with await Remote.connect(options.target) as remote:
                     found += await examine(remote, tell)
-        _print(options, found, lambda: render.findings(found))
+        show(options, found, lambda: render.findings(found))
         return doctor.healthy(found)
 
-    _exit(work())
+    finish(work())
 
 
-async def _answered(remote: Remote, options: _Options, group: str, accepted: AcceptedView, timeout: float) -> bool:  # noqa: ASYNC109 - the option of the command
+async def _answered(remote: Remote, options: Options, group: str, accepted: AcceptedView, timeout: float) -> bool:  # noqa: ASYNC109 - the option of the command
     if options.json:
-        _line(accepted.model_dump_json(by_alias=True))
+        line(accepted.model_dump_json(by_alias=True))
     with _waiting(f"message {accepted.id}: {_waits(accepted)}") as tell:
         try:
             following = contextlib.aclosing(remote.events(group, after=accepted.event))
             async with asyncio.timeout(timeout), following as events:
                 async for event in events:
                     if options.json:
-                        _line(event.model_dump_json(by_alias=True))
+                        line(event.model_dump_json(by_alias=True))
                     heard = hear(event, accepted.id)
                     if heard.turn is Turn.NOTE:
                         tell(heard.text)
@@ -266,7 +253,7 @@ async def _answered(remote: Remote, options: _Options, group: str, accepted: Acc
     if heard.turn is Turn.FAILED:
         raise CommandFailed(heard.text)
     if not options.json:
-        _line(render.printable(heard.text) or "The agent is done and had nothing to say.")
+        line(render.printable(heard.text) or "The agent is done and had nothing to say.")
     return True
 
 
@@ -286,23 +273,6 @@ def _waits(accepted: AcceptedView) -> str:
     return f"group {group.folder} is {group.state}"
 
 
-def _print(
-    options: _Options,
-    document: BaseModel | Sequence[BaseModel] | dict[str, Any],
-    table: Callable[[], Table | str],
-) -> None:
-    if options.json:
-        _line(render.dump(document))
-    elif isinstance(shown := table(), str):
-        _line(shown)
-    else:
-        render.console().print(shown)
-
-
-def _line(text: str) -> None:
-    typer.echo(text)
-
-
 @contextlib.contextmanager
 def _waiting(what: str) -> Iterator[Callable[[str], None]]:
     """A line on the terminal that says what is waited for; nothing where nobody watches."""
@@ -312,24 +282,6 @@ def _waiting(what: str) -> Iterator[Callable[[str], None]]:
         return
     with console.status(what) as status:
         yield lambda text: status.update(render.printable(text))
-
-
-def _run(options: _Options, work: Callable[[Remote], Coroutine[Any, Any, bool]]) -> None:
-    async def connected() -> bool:
-        async with await Remote.connect(options.target) as remote:
-            return await work(remote)
-
-    _exit(connected())
-
-
-def _exit(work: Coroutine[Any, Any, bool]) -> None:
-    try:
-        good = asyncio.run(work)
-    except NanoclawError as error:
-        typer.echo(f"nanoclaw: {error}", err=True)
-        raise typer.Exit(1) from None
-    if not good:
-        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ class Remote:
         until: float | None = None
         while True:
             try:
-                return await self._ask(AcceptedView, "POST", f"/v1/groups/{_part(folder)}/messages", body)
+                return await self.ask(AcceptedView, "POST", f"/v1/groups/{part(folder)}/messages", body)
             except NotReachable as error:
                 if not isinstance(error.__cause__, Unavailable):
                     raise
@@ -97,20 +97,20 @@ class Remote:
             await asyncio.sleep(RECONNECT)
 
     async def groups(self) -> list[GroupView]:
-        return (await self._ask(GroupList, "GET", "/v1/groups")).groups
+        return (await self.ask(GroupList, "GET", "/v1/groups")).groups
 
     async def group(self, folder: str) -> GroupView:
-        return await self._ask(GroupView, "GET", f"/v1/groups/{_part(folder)}")
+        return await self.ask(GroupView, "GET", f"/v1/groups/{part(folder)}")
 
     async def sessions(self) -> list[SessionView]:
-        return (await self._ask(SessionList, "GET", "/v1/sessions")).sessions
+        return (await self.ask(SessionList, "GET", "/v1/sessions")).sessions
 
     async def stop(self, session: str) -> None:
-        await self._call("DELETE", f"/v1/sessions/{_part(session)}")
+        await self.call("DELETE", f"/v1/sessions/{part(session)}")
 
     async def history(self, folder: str, *, after: int, limit: int) -> list[MessageView]:
-        path = f"/v1/groups/{_part(folder)}/messages?after={after}&limit={limit}"
-        return (await self._ask(MessageList, "GET", path)).messages
+        path = f"/v1/groups/{part(folder)}/messages?after={after}&limit={limit}"
+        return (await self.ask(MessageList, "GET", path)).messages
 
     async def readiness(self) -> Readiness:
         """The controller's own checks, whether they hold or not."""
@@ -127,7 +127,7 @@ class Remote:
     async def events(self, folder: str | None, *, after: int | None) -> AsyncGenerator[EventView]:
         """Events behind `after` (None: from now on) as they come; a lost stream is taken up where it broke."""
         await (self.groups() if folder is None else self.group(folder))  # refusals in the controller's words
-        path = "/v1/events" if folder is None else f"/v1/groups/{_part(folder)}/events"
+        path = "/v1/events" if folder is None else f"/v1/groups/{part(folder)}/events"
         headers = await self._headers()
         while True:
             address = path if after is None else f"{path}?after={after}"
@@ -145,10 +145,12 @@ class Remote:
                 raise NotReachable(_told(error)) from error
             await asyncio.sleep(RECONNECT)
 
-    async def _ask(self, kind: type[_Answer], method: str, path: str, body: Any = None) -> _Answer:
-        return _decoded(kind, await self._call(method, path, body))
+    async def ask(self, kind: type[_Answer], method: str, path: str, body: Any = None) -> _Answer:
+        """Call the API and read its answer as `kind`. Raises Refused, NotReachable or CommandFailed."""
+        return _decoded(kind, await self.call(method, path, body))
 
-    async def _call(self, method: str, path: str, body: Any = None) -> bytes:
+    async def call(self, method: str, path: str, body: Any = None) -> bytes:
+        """Call the API; the body of its answer. Raises Refused or NotReachable."""
         status, content = await self._request(method, path, body, await self._headers())
         if status >= 400:
             raise _refusal(status, content)
@@ -170,7 +172,8 @@ class Remote:
         return {TOKEN_HEADER: self._token}
 
 
-def _part(text: str) -> str:
+def part(text: str) -> str:
+    """`text` as one part of a path."""
     return quote(text, safe="")
 
 

@@ -39,6 +39,23 @@ class Platform(StrEnum):
     OPENSHIFT = "openshift"
 
 
+class Pattern(StrEnum):
+    """Where agents run."""
+
+    JOB = "job"
+    """One Job a session, on the cluster."""
+    DOCKER = "docker"
+    """One container a session, on a Docker host, from the same tree: the way back, and the way in."""
+
+
+class Priority(StrEnum):
+    """Who goes first when groups wait for a place: a head start in the queue, never a right to starve others."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", use_attribute_docstrings=True
@@ -90,6 +107,38 @@ class Resources(_Settings):
         return self
 
 
+class AdditionalMount(_Settings):
+    """One more folder of a group's agents, below /workspace/extra; exactly one source."""
+
+    host_path: str | None = Field(default=None, min_length=1, max_length=4096)
+    """A folder of the node or of the Docker host, `~` expanded; must lie below an allowed root."""
+    claim: str | None = Field(default=None, min_length=1, max_length=253)
+    """A PersistentVolumeClaim of the namespace."""
+    config_map: str | None = Field(default=None, min_length=1, max_length=253)
+    """A ConfigMap of the namespace; always read-only."""
+    container_path: str = Field(default="", max_length=255)
+    """Path below /workspace/extra; the last part of the source's name when it is left out."""
+    sub_path: str | None = Field(default=None, max_length=1024)
+    """Folder of the claim."""
+    readonly: bool = True
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("host_path", "claim", "config_map") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = f"it has {' and '.join(to_camel(name) for name in given)}" if given else "it has none"
+            raise ValueError(f"a mount needs exactly one of hostPath, claim and configMap; {found}")
+        return self
+
+
+class ContainerConfig(_Settings):
+    """What a group's agents have beyond the others; NanoClaw's `containerConfig`."""
+
+    additional_mounts: tuple[AdditionalMount, ...] = ()
+    timeout: float | None = Field(default=None, gt=0)
+    """Seconds; the group's own `sessionTimeout`."""
+
+
 class GroupSpec(_Settings):
     """A chat group with an agent of its own."""
 
@@ -99,6 +148,8 @@ class GroupSpec(_Settings):
     """The chat's address at its network; `http:<folder>` when it is left out."""
     requires_trigger: bool = True
     """Whether only messages that begin with `@<assistant name>` are answered; main answers everything."""
+    priority: Priority = Priority.NORMAL
+    container_config: ContainerConfig = ContainerConfig()
 
     @model_validator(mode="after")
     def _default_jid(self) -> Self:
@@ -121,9 +172,53 @@ class AgentSettings(_Settings):
     """Plain settings for every agent container. Secrets do not belong here: they go over stdin."""
 
 
+class AllowedSource(_Settings):
+    """A claim or ConfigMap that groups may mount."""
+
+    name: str = Field(min_length=1, max_length=253)
+    allow_read_write: bool = False
+
+
+class AllowedRoot(_Settings):
+    """A folder of the host below which groups may mount."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    allow_read_write: bool = False
+    description: str = ""
+
+
+class MountAllowlist(_Settings):
+    """What additional mounts may name; NanoClaw's allowlist file, and the claims and ConfigMaps a cluster has.
+
+    Agents never see it: it is part of the controller's settings. Without one, every additional mount is refused.
+    """
+
+    allowed_roots: tuple[AllowedRoot, ...] = ()
+    blocked_patterns: tuple[str, ...] = ()
+    """Refused wherever one is part of a path, besides those that always are."""
+    non_main_read_only: bool = True
+    """Whether groups other than main get everything read-only."""
+    claims: tuple[AllowedSource, ...] = ()
+    config_maps: tuple[AllowedSource, ...] = ()
+
+
+class TelegramSettings(_Settings):
+    """The Telegram channel; its token is the credential TELEGRAM_BOT_TOKEN."""
+
+    api_url: str = Field(default="https://api.telegram.org", pattern=r"^https?://\S+$")
+    """Base address of the Bot API; another one for a server of your own."""
+
+
+class ChannelSettings(_Settings):
+    """Chat networks besides HTTP, which is always there."""
+
+    telegram: TelegramSettings | None = None
+
+
 class ControllerConfig(_Settings):
     """Everything the controller is told by the stack except groups and secrets."""
 
+    pattern: Pattern = Pattern.JOB
     platform: Platform = Platform.KUBERNETES
     layout: Layout = Layout.PER_TYPE
     agent: AgentSettings
@@ -132,6 +227,8 @@ class ControllerConfig(_Settings):
     max_concurrent_sessions: int = Field(default=5, ge=1, le=10_000)
     idle_timeout: float = Field(default=1800, gt=0)
     """Seconds without a new answer after which a session is asked to end."""
+    idle_protection: float = Field(default=60, ge=0)
+    """Seconds an idle session keeps its place although another group waits for one."""
     session_timeout: float = Field(default=1800, gt=0)
     """Seconds of silence after which a session is stopped, never less than `idle_timeout` + 30."""
     start_timeout: float = Field(default=120, gt=0)
@@ -142,6 +239,10 @@ class ControllerConfig(_Settings):
     """Seconds after which Kubernetes ends a session's Job whatever it does: a backstop, not a limit."""
     keep_finished: float = Field(default=300, ge=0)
     """Seconds a finished Job stays for the operator to look at."""
+    registration: bool = False
+    """Whether groups may be added while the controller runs, by main's agent or over the API."""
+    mount_allowlist: MountAllowlist | None = None
+    channels: ChannelSettings = ChannelSettings()
 
     @property
     def silence_limit(self) -> float:

@@ -31,6 +31,10 @@ AGENT_POLL: Final = 0.5
 SECRET_KEYS: Final = ("CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL")
 """Keys of the credentials Secret that are passed on to agents, in `ContainerInput.secrets`."""
 
+TELEGRAM_TOKEN_KEY: Final = "TELEGRAM_BOT_TOKEN"  # noqa: S105
+CHANNEL_SECRET_KEYS: Final = (TELEGRAM_TOKEN_KEY,)
+"""Keys of the credentials Secret that the controller keeps for itself."""
+
 AGENT_HOME: Final = "/home/node"
 """HOME of the agent; must be set, and writable, for any uid."""
 

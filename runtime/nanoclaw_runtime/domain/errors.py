@@ -3,6 +3,10 @@
 NanoclawError
 ├── GroupUnknown
 ├── SessionUnknown
+├── TaskUnknown
+├── TaskInvalid          a recurrence nobody can follow, a chat nobody has
+├── RegistrationRefused  a group that cannot be added, changed or removed here
+├── TransferRefused      files or records that cannot be taken in
 ├── SessionFailed        an agent that did not start, died, or went silent
 ├── StoreFailed
 └── SettingsInvalid
@@ -64,6 +68,24 @@ class SessionUnknown(NanoclawError):
     def __init__(self, session: str) -> None:
         super().__init__(f"there is no running session {session!r}; `nanoclaw sessions` lists them")
         self.session = session
+
+
+class TaskUnknown(NanoclawError):
+    def __init__(self, task: str) -> None:
+        super().__init__(f"there is no task {task!r}; `nanoclaw tasks` lists them")
+        self.task = task
+
+
+class TaskInvalid(NanoclawError):
+    """A task that cannot be kept; the text names the field, its value and the remedy."""
+
+
+class RegistrationRefused(NanoclawError):
+    """A group cannot be added, changed or removed at run time; the text says why and what to do instead."""
+
+
+class TransferRefused(NanoclawError):
+    """Files or records that were sent cannot be taken in; nothing of them was kept."""
 
 
 class SessionFailed(NanoclawError):

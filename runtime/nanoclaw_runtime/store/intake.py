@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from nanoclaw_runtime.domain.errors import StoreFailed
+from nanoclaw_runtime.store import outbox
 from nanoclaw_runtime.store.records import Event, EventType, Message, MessageState
 from nanoclaw_runtime.store.rows import read_messages
 from nanoclaw_runtime.store.schema import events, messages
@@ -113,7 +114,9 @@ def reclaim(connection: sa.Connection, session: str) -> list[int]:
     return _move(connection, unfinished, {"state": MessageState.WAITING, "session": None, "turn": None})
 
 
-def fail(connection: sa.Connection, folder: str, numbers: Sequence[int], chat: str, *, at: datetime) -> Event:
+def fail(
+    connection: sa.Connection, folder: str, numbers: Sequence[int], chat: str, jid: str | None, *, at: datetime
+) -> Event:
     _change(
         connection,
         numbers,
@@ -121,7 +124,10 @@ def fail(connection: sa.Connection, folder: str, numbers: Sequence[int], chat: s
         {"state": MessageState.FAILED},
         f"do not all wait in group {folder!r}, so they cannot be given up",
     )
-    return add_event(connection, folder, EventType.FAILURE, {"messages": list(numbers), "text": chat}, at=at)
+    event = add_event(connection, folder, EventType.FAILURE, {"messages": list(numbers), "text": chat}, at=at)
+    if jid is not None:
+        outbox.post(connection, jid, folder, chat, origin=f"event:{event.id}", at=at)
+    return event
 
 
 def _move(connection: sa.Connection, where: sa.ColumnElement[bool], values: dict[str, Any]) -> list[int]:

@@ -12,7 +12,7 @@ from nanoclaw_runtime.contract.wire import ContainerOutput, OutputStatus
 from nanoclaw_runtime.domain.errors import Diagnosis, StoreFailed
 from nanoclaw_runtime.domain.lifetime import ends_turn
 from nanoclaw_runtime.domain.model import SessionKind, SessionRef
-from nanoclaw_runtime.store import intake
+from nanoclaw_runtime.store import intake, outbox
 from nanoclaw_runtime.store.records import (
     FIRST_TURN,
     OPEN_STATES,
@@ -25,9 +25,10 @@ from nanoclaw_runtime.store.rows import read_session, read_sessions
 from nanoclaw_runtime.store.schema import groups_state, outputs, sessions
 
 
-def begin(connection: sa.Connection, ref: SessionRef, numbers: Sequence[int], *, at: datetime) -> None:
+def begin(connection: sa.Connection, ref: SessionRef, numbers: Sequence[int], task: str | None, *, at: datetime) -> int:
     if read_session(connection, ref.session) is not None:
         raise StoreFailed(f"session {ref.session} was begun before; every session needs an id of its own")
+    generation = _next_generation(connection, ref.folder)
     connection.execute(
         sa.insert(sessions).values(
             id=ref.session,
@@ -36,9 +37,12 @@ def begin(connection: sa.Connection, ref: SessionRef, numbers: Sequence[int], *,
             state=RecordedState.STARTING,
             created=at,
             outputs=0,
+            generation=generation,
+            task=task,
         )
     )
     intake.hand_over(connection, numbers, ref.folder, ref.session, FIRST_TURN)
+    return generation
 
 
 def started(connection: sa.Connection, session: str, *, at: datetime) -> None:
@@ -61,8 +65,9 @@ def commit_output(
     session: str,
     ordinal: int,
     output: ContainerOutput,
-    text: str | None,
     *,
+    text: str | None,
+    jid: str | None,
     at: datetime,
 ) -> Event | None:
     record = _known_session(connection, session)
@@ -76,6 +81,8 @@ def commit_output(
     if output.status is OutputStatus.SUCCESS and output.new_session_id and record.kind is SessionKind.MESSAGES:
         _remember(connection, record.folder, output.new_session_id)
     if text is not None:
+        if jid is not None:
+            outbox.post(connection, jid, record.folder, text, origin=f"output:{session}:{ordinal}", at=at)
         payload = {"session": session, "ordinal": ordinal, "text": text, "messages": finished}
         return intake.add_event(connection, record.folder, EventType.ANSWER, payload, at=at)
     if finished:
@@ -156,7 +163,18 @@ def _tell(connection: sa.Connection, record: SessionRecord, facts: dict[str, Any
 
 
 def _remember(connection: sa.Connection, folder: str, agent_session: str | None) -> None:
-    values = {"agent_session": agent_session}
+    _state(connection, folder, {"agent_session": agent_session})
+
+
+def _next_generation(connection: sa.Connection, folder: str) -> int:
+    _state(connection, folder, {"generation": groups_state.c.generation + 1}, first={"generation": 1})
+    query = sa.select(groups_state.c.generation).where(groups_state.c.folder == folder)
+    return int(connection.execute(query).scalar_one())
+
+
+def _state(
+    connection: sa.Connection, folder: str, values: dict[str, Any], *, first: dict[str, Any] | None = None
+) -> None:
     changed = connection.execute(sa.update(groups_state).where(groups_state.c.folder == folder).values(values))
     if not changed.rowcount:
-        connection.execute(sa.insert(groups_state).values(folder=folder, **values))
+        connection.execute(sa.insert(groups_state).values(folder=folder, **(first or values)))

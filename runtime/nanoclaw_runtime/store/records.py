@@ -9,6 +9,7 @@ from typing import Any
 
 from nanoclaw_runtime.domain.errors import FailureKind
 from nanoclaw_runtime.domain.model import SessionKind, SessionRef
+from nanoclaw_runtime.domain.tasks import RunOutcome, TaskContext, TaskKind, TaskState
 
 
 class MessageState(StrEnum):
@@ -82,6 +83,10 @@ class SessionRecord:
     failure_kind: FailureKind | None
     detail: str | None
     """The operator's sentence about the failure."""
+    generation: int
+    """Counts the sessions of a group from 1: of two sessions the larger one is the one that counts."""
+    task: str | None
+    """The task it runs, for a session of that kind."""
 
     @property
     def ref(self) -> SessionRef:
@@ -95,3 +100,89 @@ class Event:
     type: EventType
     payload: dict[str, Any]
     created: datetime
+
+
+class PostState(StrEnum):
+    WAITING = "waiting"
+    SENT = "sent"
+    FAILED = "failed"
+    """Refused for good by the chat network, or not taken within the last try."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt that is run by itself."""
+
+    id: str
+    folder: str
+    jid: str
+    """The chat its answers go to."""
+    prompt: str
+    kind: TaskKind
+    value: str
+    context: TaskContext
+    state: TaskState
+    next_run: datetime | None
+    """None when it never runs again by itself."""
+    last_run: datetime | None
+    last_result: str | None
+    created: datetime
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """One line of a task's log."""
+
+    id: int
+    task: str
+    started: datetime
+    seconds: float
+    outcome: RunOutcome
+    result: str | None
+    error: str | None
+    session: str | None
+
+
+@dataclass(frozen=True)
+class Post:
+    """A text on its way to a chat network; it stays until the network has taken it."""
+
+    id: int
+    jid: str
+    folder: str
+    """The group it comes from."""
+    text: str
+    sender: str | None
+    """A name other than the assistant's, where an agent asked for one."""
+    origin: str
+    """What it was made from, once for ever: `output:<session>:<ordinal>`, say."""
+    state: PostState
+    attempts: int
+    next_attempt: datetime
+    created: datetime
+    sent: datetime | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat some network told us about, registered or not."""
+
+    jid: str
+    name: str | None
+    channel: str | None
+    is_group: bool
+    last_activity: datetime
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A group that was added while the controller ran, beside those of the stack."""
+
+    folder: str
+    jid: str
+    spec: dict[str, Any]
+    """The group as `contract.config.GroupSpec` writes it."""
+    added: datetime
+    added_by: str
+    """Folder of the agent that asked, or `api`."""

@@ -1,25 +1,22 @@
 """The store as the controller uses it: one method a decision, one transaction a method.
 
-Transactions run one after the other, each to its end even when its caller is cancelled: the
-caller then does not know whether it was committed, but half of it never is. What a method
-returns was on the disk before.
+What a method returns was on the disk before (`store.database`).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import ArgumentError
 
 from nanoclaw_runtime.contract.wire import ContainerOutput
 from nanoclaw_runtime.domain.errors import Diagnosis, StoreFailed
 from nanoclaw_runtime.domain.model import SessionRef
 from nanoclaw_runtime.store import intake, ledger, rows
+from nanoclaw_runtime.store.database import Database
 from nanoclaw_runtime.store.engine import create_engine
 from nanoclaw_runtime.store.migrate import migrate
 from nanoclaw_runtime.store.records import Event, Message, MessageState, SessionRecord
@@ -28,18 +25,13 @@ from nanoclaw_runtime.store.schema import events, messages
 PAGE: Final = 100
 # Events a follower holds in memory at once, however slow its reader is.
 
-_Result = TypeVar("_Result")
-_Work = Callable[[sa.Connection], _Result]
-
 
 class Store:
     """Open it with `Store.open`; close it when nobody uses it any more."""
 
-    def __init__(self, engine: AsyncEngine, on_error: Callable[[], None]) -> None:
-        self._engine = engine
-        self._on_error = on_error
-        self._turnstile = asyncio.Lock()
-        self._added = asyncio.Event()
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        """Where the other books of the store keep theirs: tasks, outbox, registrations."""
 
     @classmethod
     async def open(cls, url: str, *, on_error: Callable[[], None] = lambda: None) -> Self:
@@ -50,22 +42,21 @@ class Store:
         written by a newer version.
         """
         try:
-            store = cls(create_engine(sa.make_url(url)), on_error)
+            database = Database(create_engine(sa.make_url(url)), on_error)
         except (ArgumentError, ImportError) as error:
             raise StoreFailed(
                 "the database URL is not one this image can open; write it like sqlite+aiosqlite:////path/to/file"
             ) from error
         try:
-            await store._transaction(migrate)
+            await database.transaction(migrate)
         except BaseException:
-            await store.close()
+            await database.close()
             raise
-        return store
+        return cls(database)
 
     async def close(self) -> None:
         """Wait for the transaction under way and let go of the database."""
-        async with self._turnstile:
-            await self._engine.dispose()
+        await self.database.close()
 
     async def add_message(
         self, folder: str, text: str, *, sender: str, sender_name: str, client_id: str | None = None, at: datetime
@@ -77,103 +68,117 @@ class Store:
                 connection, folder, text, sender=sender, sender_name=sender_name, client_id=client_id, at=at
             )
 
-        return await self._publish(work)
+        return await self.database.publish(work)
 
     async def waiting(self, folder: str) -> list[Message]:
         """The group's messages that no session has, oldest first."""
         waits = (messages.c.state == MessageState.WAITING, messages.c.folder == folder)
-        return await self._transaction(lambda connection: rows.read_messages(connection, *waits))
+        return await self.database.transaction(lambda connection: rows.read_messages(connection, *waits))
 
     async def folders_waiting(self) -> dict[str, int]:
         """How many messages wait in each group that has some, in the order of the oldest."""
-        return await self._transaction(intake.folders_waiting)
+        return await self.database.transaction(intake.folders_waiting)
 
     async def last_activity(self) -> dict[str, datetime]:
         """When something last happened in each group that ever had an event."""
-        return await self._transaction(intake.last_activity)
+        return await self.database.transaction(intake.last_activity)
 
-    async def begin_session(self, ref: SessionRef, messages: Sequence[int], *, at: datetime) -> None:
-        """Record a session before its objects are made; the messages become its turn 0.
+    async def begin_session(
+        self, ref: SessionRef, messages: Sequence[int], *, task: str | None = None, at: datetime
+    ) -> int:
+        """Record a session before its objects are made; the messages become its turn 0. Returns its generation.
 
         Raises StoreFailed, and changes nothing, when a message does not wait in that group.
         """
-        await self._transaction(lambda connection: ledger.begin(connection, ref, messages, at=at))
+        return await self.database.transaction(lambda connection: ledger.begin(connection, ref, messages, task, at=at))
 
     async def session_started(self, session: str, *, at: datetime) -> None:
         """The agent has its whole input. Telling it again changes nothing."""
-        await self._publish(lambda connection: ledger.started(connection, session, at=at))
+        await self.database.publish(lambda connection: ledger.started(connection, session, at=at))
 
     async def give(self, session: str, messages: Sequence[int]) -> int:
         """Messages become the session's next turn; the number of the turn."""
-        return await self._transaction(lambda connection: ledger.give(connection, session, messages))
+        return await self.database.transaction(lambda connection: ledger.give(connection, session, messages))
 
     async def take_back(self, session: str, messages: Sequence[int]) -> None:
         """Messages that never reached the agent wait again, in their old place."""
-        await self._transaction(lambda connection: intake.take_back(connection, messages, session))
+        await self.database.transaction(lambda connection: intake.take_back(connection, messages, session))
 
     async def commit_output(
-        self, session: str, ordinal: int, output: ContainerOutput, text: str | None, *, at: datetime
+        self,
+        session: str,
+        ordinal: int,
+        output: ContainerOutput,
+        text: str | None,
+        *,
+        at: datetime,
+        jid: str | None = None,
     ) -> Event | None:
         """Record an output once; the answer to publish, if there is one.
 
         A successful output ends the oldest unfinished turn and, with an id, is what the group's
         next session resumes. None and no change when the output is known or the session is over
-        (its messages wait again then, and will be answered anew). `text` is what the chat gets.
+        (its messages wait again then, and will be answered anew). `text` is what the chat gets;
+        with `jid`, the chat of a network, it is also put into the outbox.
         """
-        return await self._publish(
-            lambda connection: ledger.commit_output(connection, session, ordinal, output, text, at=at)
+        return await self.database.publish(
+            lambda connection: ledger.commit_output(connection, session, ordinal, output, text=text, jid=jid, at=at)
         )
 
     async def end_session(self, session: str, *, failure: Diagnosis | None, at: datetime) -> list[int]:
         """The session is over; the ids of its unfinished messages, which wait again. Once only."""
-        return await self._publish(lambda connection: ledger.end(connection, session, failure, at=at))
+        return await self.database.publish(lambda connection: ledger.end(connection, session, failure, at=at))
 
     async def unfinished(self, session: str) -> list[Message]:
         """Messages the session was given and has not answered, oldest first."""
         given = (messages.c.session == session, messages.c.state == MessageState.GIVEN)
-        return await self._transaction(lambda connection: rows.read_messages(connection, *given))
+        return await self.database.transaction(lambda connection: rows.read_messages(connection, *given))
 
     async def finish_turns(self, session: str, *, at: datetime) -> None:
         """Every turn of the session is over, answered by name or not; for an agent that ended well."""
-        await self._publish(lambda connection: ledger.finish_turns(connection, session, at=at))
+        await self.database.publish(lambda connection: ledger.finish_turns(connection, session, at=at))
 
-    async def fail_messages(self, folder: str, messages: Sequence[int], chat: str, *, at: datetime) -> Event:
-        """Give up waiting messages and tell the chat so."""
-        return await self._publish(lambda connection: intake.fail(connection, folder, messages, chat, at=at))
+    async def fail_messages(
+        self, folder: str, messages: Sequence[int], chat: str, *, at: datetime, jid: str | None = None
+    ) -> Event:
+        """Give up waiting messages and tell the chat so; a chat of a network, `jid`, through the outbox."""
+        return await self.database.publish(
+            lambda connection: intake.fail(connection, folder, messages, chat, jid, at=at)
+        )
 
     async def open_sessions(self) -> list[SessionRecord]:
         """Sessions that are starting or running, oldest first."""
-        return await self._transaction(ledger.open_sessions)
+        return await self.database.transaction(ledger.open_sessions)
 
     async def session(self, session: str) -> SessionRecord | None:
-        return await self._transaction(lambda connection: rows.read_session(connection, session))
+        return await self.database.transaction(lambda connection: rows.read_session(connection, session))
 
     async def sessions(self, *, folder: str | None = None, limit: int = 50) -> list[SessionRecord]:
         """The newest first, of one group or of all."""
-        return await self._transaction(lambda connection: ledger.recent_sessions(connection, folder, limit))
+        return await self.database.transaction(lambda connection: ledger.recent_sessions(connection, folder, limit))
 
     async def agent_session(self, folder: str) -> str | None:
         """The agent's own id of the conversation to resume."""
-        return await self._transaction(lambda connection: ledger.agent_session(connection, folder))
+        return await self.database.transaction(lambda connection: ledger.agent_session(connection, folder))
 
     async def forget_agent_session(self, folder: str) -> None:
         """The next session of the group begins a new conversation."""
-        await self._transaction(lambda connection: ledger.forget_agent_session(connection, folder))
+        await self.database.transaction(lambda connection: ledger.forget_agent_session(connection, folder))
 
     async def history(self, folder: str, *, after: int = 0, limit: int = 100) -> list[Message]:
         """Messages of the group with an id above `after`, oldest first."""
         later = (messages.c.folder == folder, messages.c.id > after)
-        return await self._transaction(lambda connection: rows.read_messages(connection, *later, limit=limit))
+        return await self.database.transaction(lambda connection: rows.read_messages(connection, *later, limit=limit))
 
     async def events(self, *, after: int, folder: str | None, limit: int = 500) -> list[Event]:
         """Events with an id above `after`, of one group or of all, oldest first."""
         later = [events.c.id > after, *([] if folder is None else [events.c.folder == folder])]
-        return await self._transaction(lambda connection: rows.read_events(connection, *later, limit=limit))
+        return await self.database.transaction(lambda connection: rows.read_events(connection, *later, limit=limit))
 
     async def last_event_id(self) -> int:
         """0 when there is none yet."""
         query = sa.select(sa.func.max(events.c.id))
-        return await self._transaction(lambda connection: connection.scalar(query)) or 0
+        return await self.database.transaction(lambda connection: connection.scalar(query)) or 0
 
     async def follow(self, *, after: int | None, folder: str | None) -> AsyncIterator[Event]:
         """Every event behind `after` (None: from now on), then each new one; never ends by itself.
@@ -182,36 +187,10 @@ class Store:
         """
         position = await self.last_event_id() if after is None else after
         while True:
-            added = self._added  # taken before the look, so that an event in between wakes us
+            added = self.database.added  # taken before the look, so that an event in between wakes us
             page = await self.events(after=position, folder=folder, limit=PAGE)
             for event in page:
                 position = event.id
                 yield event
             if not page:
                 await added.wait()
-
-    async def _publish(self, work: _Work[_Result]) -> _Result:
-        result = await self._transaction(work)
-        added, self._added = self._added, asyncio.Event()
-        added.set()
-        return result
-
-    async def _transaction(self, work: _Work[_Result]) -> _Result:
-        return await asyncio.shield(asyncio.create_task(self._commit(work), name="store transaction"))
-
-    async def _commit(self, work: _Work[_Result]) -> _Result:
-        async with self._turnstile:
-            try:
-                async with self._engine.begin() as connection:
-                    return await connection.run_sync(work)
-            except SQLAlchemyError as error:
-                self._on_error()
-                raise StoreFailed(_sentence(self._engine.url, error)) from error
-
-
-def _sentence(url: sa.URL, error: SQLAlchemyError) -> str:
-    cause = str(error.__cause__ or type(error).__name__)
-    remedy = "check that its volume is mounted, writable and not full"
-    if "locked" in cause:
-        remedy = "another controller has it open: stop that one first"
-    return f"the database {url.render_as_string(hide_password=True)} refused: {cause}; {remedy}"
