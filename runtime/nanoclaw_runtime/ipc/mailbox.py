@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nanoclaw_runtime.contract import layout, wire
+from nanoclaw_runtime.ipc.descriptors import opened_folder
 
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes of a file in `input/` that are written, and read back."""
@@ -81,7 +82,7 @@ class Mailbox:
     def _prepare(self) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
         for name in wire.IPC_DIRS:
-            with contextlib.suppress(FileExistsError), _folder(self._root) as root:
+            with contextlib.suppress(FileExistsError), opened_folder(self._root) as root:
                 os.mkdir(name, 0o775, dir_fd=root)
         with self._input() as folder:
             for name in os.listdir(folder):
@@ -112,17 +113,8 @@ class Mailbox:
 
     @contextlib.contextmanager
     def _input(self) -> Iterator[int]:
-        with _folder(self._root) as root, _folder(wire.INPUT_DIR, root) as folder:
+        with opened_folder(self._root) as root, opened_folder(wire.INPUT_DIR, root) as folder:
             yield folder
-
-
-@contextlib.contextmanager
-def _folder(path: Path | str, parent: int | None = None) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _message_ids(folder: int, name: str) -> set[int]:
