@@ -7,7 +7,8 @@ import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.namespace import Namespace
 from nanoclaw_runtime.contract import labels, names
-from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, Rule
+from nanoclaw_runtime.contract.config import ControllerConfig
+from nanoclaw_runtime.contract.permissions import Rule, controller_rules
 
 
 class Access(pulumi.ComponentResource):
@@ -17,7 +18,9 @@ class Access(pulumi.ComponentResource):
     binding: kubernetes.rbac.v1.RoleBinding
     """The controller must not start before it has its rights."""
 
-    def __init__(self, name: str, namespace: Namespace, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, runtime: ControllerConfig, namespace: Namespace, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
         super().__init__("nanoclaw:access:Access", name, {}, opts)
         options = pulumi.ResourceOptions(parent=self, deleted_with=namespace.goes_with_it)
         ours = kubernetes.meta.v1.ObjectMetaArgs(
@@ -38,7 +41,7 @@ class Access(pulumi.ComponentResource):
             opts=options,
         )
         role = kubernetes.rbac.v1.Role(
-            names.CONTROLLER, metadata=ours, rules=[_rule(rule) for rule in CONTROLLER_RULES], opts=options
+            names.CONTROLLER, metadata=ours, rules=[_rule(rule) for rule in controller_rules(runtime)], opts=options
         )
         self.controller_account = account.metadata.name
         self.binding = kubernetes.rbac.v1.RoleBinding(

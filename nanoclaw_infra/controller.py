@@ -60,7 +60,7 @@ class Controller(pulumi.ComponentResource):
                 namespace=namespace.name, labels=labels.component(labels.CONTROLLER)
             ),
             immutable=True,
-            data={names.SETTINGS_KEY: stack.settings.runtime.model_dump_json(by_alias=True, indent=2)},
+            data={names.SETTINGS_KEY: stack.settings.told.model_dump_json(by_alias=True, indent=2)},
             opts=self._options,
         )
         groups = kubernetes.core.v1.ConfigMap(
@@ -204,7 +204,7 @@ def _container(stack: Stack, *, with_credentials: bool) -> kubernetes.core.v1.Co
         environment[config.ENV_CREDENTIALS_DIR] = config.CREDENTIALS_DIR
         mounts[_CREDENTIALS_VOLUME] = config.CREDENTIALS_DIR
     return kubernetes.core.v1.ContainerArgs(
-        name="controller",
+        name=names.CONTROLLER_CONTAINER,
         image=controller.image,
         image_pull_policy=controller.image_pull_policy,
         env=[

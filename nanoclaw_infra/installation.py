@@ -33,7 +33,7 @@ class Installation(pulumi.ComponentResource):
         )
         ours = pulumi.ResourceOptions(parent=self)
         namespace = Namespace(name, settings, opts=ours)
-        access = Access(name, namespace, opts=ours)
+        access = Access(name, settings.runtime, namespace, opts=ours)
         installation_claims = InstallationClaims(name, settings, namespace, opts=ours)
         group_claims = [GroupClaims(group, settings, namespace, opts=ours) for group in settings.groups.groups]
         claims = [*installation_claims.claims, *(claim for group in group_claims for claim in group.claims)]

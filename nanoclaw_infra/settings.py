@@ -18,9 +18,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from nanoclaw_infra.refusals import StackRefused, sentences
-from nanoclaw_runtime.contract import wire
-from nanoclaw_runtime.contract.claims import Purpose
-from nanoclaw_runtime.contract.config import ControllerConfig, Groups, Resources
+from nanoclaw_runtime.contract import names, wire
+from nanoclaw_runtime.contract.claims import Layout, Purpose, group_claims
+from nanoclaw_runtime.contract.config import ControllerConfig, Groups, RegistrationStorage, Resources
 from nanoclaw_runtime.contract.quantities import Quantity
 
 LOCAL_STACK: Final = "local"
@@ -176,6 +176,19 @@ class StackSettings(_Settings):
             )
         return self
 
+    @property
+    def told(self) -> ControllerConfig:
+        """`runtime` as the controller gets it: where it makes claims itself, with what they ask for."""
+        if not (self.runtime.registration and self.runtime.layout is Layout.PER_TYPE):
+            return self.runtime
+        purposes = [claim.purpose for claim in group_claims(self.runtime.layout, names.MAIN_FOLDER)]
+        storage = RegistrationStorage(
+            storage_class=self.storage.storage_class,
+            access_mode=self.storage.access_mode,
+            sizes={purpose: self.storage.size(purpose) for purpose in purposes},
+        )
+        return self.runtime.model_copy(update={"registration_storage": storage})
+
     @classmethod
     def read(cls, stack: str, values: Mapping[str, Any], environ: Mapping[str, str]) -> Self:
         """Settings from `values`: `platform`, `layout`, `protectData` and the map `settings` of a stack file.
@@ -190,6 +203,10 @@ class StackSettings(_Settings):
             for path in (("runtime", "platform"), ("runtime", "layout"), ("protectData",))
             if _at(raw, path) is not None
         ]
+        if _at(raw, ("runtime", "registrationStorage")) is not None:
+            problems.append(
+                "nanoclaw:settings.runtime.registrationStorage is made from nanoclaw:settings.storage; remove it"
+            )
         raw = _expanded(raw, stack, environ, problems)
         if problems:
             raise StackRefused(stack, problems)

@@ -14,7 +14,7 @@ import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.settings import StackSettings
-from nanoclaw_runtime.contract import claims, labels, names
+from nanoclaw_runtime.contract import claims, names
 from nanoclaw_runtime.contract.claims import Claim, Purpose
 from nanoclaw_runtime.contract.config import GroupSpec
 
@@ -60,8 +60,8 @@ def _declare(
             metadata=kubernetes.meta.v1.ObjectMetaArgs(
                 name=claim.name,  # fixed: the controller and the agents' Jobs look for it
                 namespace=namespace.name,
-                labels=_labels(claim),
-                annotations=_annotations(claim),
+                labels=claims.claim_labels(claim),
+                annotations={"pulumi.com/skipAwait": "true"} | claims.claim_annotations(claim),
             ),
             spec=_spec(claim, settings),
             opts=pulumi.ResourceOptions(
@@ -73,16 +73,6 @@ def _declare(
         )
         for claim in wanted
     ]
-
-
-def _labels(claim: Claim) -> dict[str, str]:
-    ours = labels.component(labels.STORAGE)
-    return ours if claim.folder is None else ours | labels.group(claim.folder)
-
-
-def _annotations(claim: Claim) -> dict[str, str]:
-    unwaited = {"pulumi.com/skipAwait": "true"}
-    return unwaited if claim.folder is None else unwaited | {labels.FOLDER: claim.folder}
 
 
 def _spec(claim: Claim, settings: StackSettings) -> kubernetes.core.v1.PersistentVolumeClaimSpecArgs:

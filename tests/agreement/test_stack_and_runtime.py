@@ -11,11 +11,13 @@ import json
 import pytest
 
 from nanoclaw_runtime.contract import config, labels, layout, names
+from nanoclaw_runtime.contract.claims import group_claims
 from nanoclaw_runtime.contract.config import ControllerConfig, Groups
 from nanoclaw_runtime.domain.model import SessionPlan, SessionRef
 from nanoclaw_runtime.manifests.job import agent_job
+from nanoclaw_runtime.manifests.registration import group_claim
 from nanoclaw_runtime.settings import RuntimeSettings
-from tests.infra.recording import configuration, manifests, record
+from tests.infra.recording import configuration, manifests, record, settings
 
 ENVIRONMENTS = [
     ("local", "local", {}),
@@ -134,3 +136,19 @@ def test_the_token_is_under_the_key_the_runtime_reads(declared):
 def test_the_settings_file_is_json_a_person_can_read(declared):
     assert "\n" in declared.settings_file
     assert json.loads(declared.settings_file)["layout"] == declared.config.layout
+
+
+def test_a_claim_the_controller_makes_is_the_one_the_stack_would_declare():
+    changed = settings("local")
+    changed["runtime"] |= {"registration": True}
+    changed["storage"] |= {"storageClass": "fast"}
+    declared = Declared(manifests(record("local", configuration("local", {"nanoclaw:settings": changed}))))
+
+    for claim in group_claims(declared.config.layout, "family"):
+        theirs = declared.one("PersistentVolumeClaim", claim.name)
+        del theirs["metadata"]["namespace"], theirs["metadata"]["annotations"]["pulumi.com/skipAwait"]
+        assert group_claim(claim, declared.config.registration_storage) == theirs
+
+
+def test_the_controllers_container_has_the_name_by_which_groups_are_mounted_into_it(declared):
+    assert declared.container["name"] == names.CONTROLLER_CONTAINER

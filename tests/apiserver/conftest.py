@@ -11,7 +11,7 @@ import yaml
 
 from nanoclaw_dev.cluster.control_plane import ControlPlane
 from nanoclaw_runtime.contract import names
-from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES
+from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, Rule
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Target
 from nanoclaw_runtime.kube.resources import Resource
@@ -27,7 +27,15 @@ async def admin(apiserver: ControlPlane) -> AsyncIterator[KubeClient]:
 
 
 @pytest.fixture
-async def controller_kubeconfig(admin: KubeClient, apiserver: ControlPlane, namespace: str, tmp_path: Path) -> Path:
+def contract_rules() -> tuple[Rule, ...]:
+    """What the controller's Role is made of."""
+    return CONTROLLER_RULES
+
+
+@pytest.fixture
+async def controller_kubeconfig(
+    admin: KubeClient, apiserver: ControlPlane, namespace: str, contract_rules: tuple[Rule, ...], tmp_path: Path
+) -> Path:
     """A kubeconfig of the controller's ServiceAccount, which has exactly the contract's Role."""
     metadata = {"name": names.CONTROLLER}
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
@@ -39,7 +47,7 @@ async def controller_kubeconfig(admin: KubeClient, apiserver: ControlPlane, name
             "verbs": list(rule.verbs),
             "resourceNames": list(rule.names),
         }
-        for rule in CONTROLLER_RULES
+        for rule in contract_rules
     ]
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules}
     await admin.create(Resource("Role", "roles", RBAC), role, namespace=namespace)

@@ -121,6 +121,12 @@ def changed(path, value):
             id="platform in the wrong place",
         ),
         pytest.param(
+            ("runtime", "registrationStorage"),
+            {"storageClass": "fast"},
+            "nanoclaw:settings.runtime.registrationStorage is made from nanoclaw:settings.storage; remove it",
+            id="storage of registered groups in the wrong place",
+        ),
+        pytest.param(
             ("groups", 1, "folder"),
             "../family",
             "nanoclaw:settings.groups[1].folder: '../family': a folder has 1 to 64 letters, digits, '-' or '_' and starts "

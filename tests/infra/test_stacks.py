@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from nanoclaw_runtime.contract import names
-from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES
+from nanoclaw_runtime.contract.claims import Purpose
+from nanoclaw_runtime.contract.config import ControllerConfig, RegistrationStorage
+from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, REGISTRATION_RULES
 from tests.infra import recording
 from tests.infra.recording import configuration, is_secret, manifests, record, settings
 
@@ -58,6 +60,38 @@ def test_the_role_is_the_contracts_list_and_nothing_else():
     assert [
         (rule["apiGroups"], rule["resources"], rule["verbs"], rule.get("resourceNames", [])) for rule in role["rules"]
     ] == [([rule.api_group], list(rule.resources), list(rule.verbs), list(rule.names)) for rule in CONTROLLER_RULES]
+
+
+def registering(**runtime):
+    """The local stack, with groups that may be added at run time."""
+    changed = settings("local")
+    return changed | {"runtime": changed["runtime"] | {"registration": True} | runtime}
+
+
+def told(registered):
+    found = next(each["data"] for each in manifests(registered) if names.SETTINGS_KEY in each.get("data", {}))
+    return ControllerConfig.model_validate_json(found[names.SETTINGS_KEY])
+
+
+def test_a_controller_that_adds_groups_gets_the_rights_and_the_storage_for_it():
+    registered = record("local", configuration("local", {"nanoclaw:settings": registering()}))
+    rules = objects(registered)["Role", names.CONTROLLER]["rules"]
+
+    assert [rule["resources"] for rule in rules[-2:]] == [["persistentvolumeclaims"], ["deployments"]]
+    assert len(rules) == len(CONTROLLER_RULES + REGISTRATION_RULES)
+    assert told(registered).registration_storage == RegistrationStorage(
+        storage_class=None,
+        access_mode="ReadWriteMany",
+        sizes={Purpose.GROUP: "64Mi", Purpose.IPC: "16Mi", Purpose.SESSIONS: "64Mi"},
+    )
+
+
+def test_groups_that_are_added_need_nothing_where_they_share_one_claim():
+    shared = {"nanoclaw:settings": registering(), "nanoclaw:layout": "shared"}
+    registered = record("local", configuration("local", shared))
+
+    assert len(objects(registered)["Role", names.CONTROLLER]["rules"]) == len(CONTROLLER_RULES)
+    assert told(registered).registration_storage is None
 
 
 def test_on_openshift_nobody_chooses_a_uid_and_the_namespaces_labels_are_the_platforms():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract import labels, names
 
 
 class Layout(StrEnum):
@@ -65,3 +65,13 @@ def installation_claims(layout: Layout) -> tuple[Claim, ...]:
         Claim(names.PROJECT_CLAIM, Purpose.PROJECT, precious=False),
         Claim(names.GLOBAL_CLAIM, Purpose.GLOBAL),
     )
+
+
+def claim_labels(claim: Claim) -> dict[str, str]:
+    """The labels of a claim, whoever makes it."""
+    ours = labels.component(labels.STORAGE)
+    return ours if claim.folder is None else ours | labels.group(claim.folder)
+
+
+def claim_annotations(claim: Claim) -> dict[str, str]:
+    return {} if claim.folder is None else {labels.FOLDER: claim.folder}

@@ -10,11 +10,11 @@ from enum import StrEnum
 from typing import Annotated, Final, Self
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from nanoclaw_runtime.contract import names, quantities, wire
-from nanoclaw_runtime.contract.claims import Layout
+from nanoclaw_runtime.contract.claims import Layout, Purpose
 from nanoclaw_runtime.contract.quantities import Quantity
 
 CONFIG_DIR: Final = "/etc/nanoclaw/config"
@@ -128,13 +128,15 @@ class AdditionalMount(_Settings):
         if len(given) != 1:
             found = f"it has {' and '.join(to_camel(name) for name in given)}" if given else "it has none"
             raise ValueError(f"a mount needs exactly one of hostPath, claim and configMap; {found}")
+        if self.sub_path is not None and self.claim is None:
+            raise ValueError("only a claim has a subPath; name the folder itself in hostPath, or remove it")
         return self
 
 
 class ContainerConfig(_Settings):
     """What a group's agents have beyond the others; NanoClaw's `containerConfig`."""
 
-    additional_mounts: tuple[AdditionalMount, ...] = ()
+    additional_mounts: tuple[AdditionalMount, ...] = Field(default=(), max_length=64)
     timeout: float | None = Field(default=None, gt=0)
     """Seconds; the group's own `sessionTimeout`."""
 
@@ -173,10 +175,19 @@ class AgentSettings(_Settings):
 
 
 class AllowedSource(_Settings):
-    """A claim or ConfigMap that groups may mount."""
+    """A claim or ConfigMap that groups may mount; never one of the installation itself."""
 
     name: str = Field(min_length=1, max_length=253)
     allow_read_write: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _not_ours(cls, name: str) -> str:
+        if name.startswith(names.OWN_PREFIX):
+            raise ValueError(
+                f"{name!r} begins as the installation's own objects do, which agents never mount; choose another name"
+            )
+        return name
 
 
 class AllowedRoot(_Settings):
@@ -194,12 +205,24 @@ class MountAllowlist(_Settings):
     """
 
     allowed_roots: tuple[AllowedRoot, ...] = ()
-    blocked_patterns: tuple[str, ...] = ()
+    blocked_patterns: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Refused wherever one is part of a path, besides those that always are."""
     non_main_read_only: bool = True
     """Whether groups other than main get everything read-only."""
     claims: tuple[AllowedSource, ...] = ()
     config_maps: tuple[AllowedSource, ...] = ()
+    host_paths_on_nodes: bool = False
+    """Whether agents on a cluster may mount folders of their node, where Pod Security permits it.
+
+    Nobody resolves links there: whoever can write below an allowed root on a node chooses what is mounted.
+    """
+
+    @field_validator("config_maps")
+    @classmethod
+    def _only_read(cls, config_maps: tuple[AllowedSource, ...]) -> tuple[AllowedSource, ...]:
+        if writable := [source.name for source in config_maps if source.allow_read_write]:
+            raise ValueError(f"the ConfigMap {writable[0]!r} is always read-only; remove its allowReadWrite")
+        return config_maps
 
 
 class TelegramSettings(_Settings):
@@ -213,6 +236,16 @@ class ChannelSettings(_Settings):
     """Chat networks besides HTTP, which is always there."""
 
     telegram: TelegramSettings | None = None
+
+
+class RegistrationStorage(_Settings):
+    """What the claims of groups that are added at run time ask for: the same as those the stack declares."""
+
+    storage_class: str | None
+    """The cluster's default when it is None."""
+    access_mode: str
+    sizes: dict[Purpose, Quantity]
+    """Of each claim a group has."""
 
 
 class ControllerConfig(_Settings):
@@ -241,6 +274,8 @@ class ControllerConfig(_Settings):
     """Seconds a finished Job stays for the operator to look at."""
     registration: bool = False
     """Whether groups may be added while the controller runs, by main's agent or over the API."""
+    registration_storage: RegistrationStorage | None = None
+    """Filled in from the stack's `storage` where groups that are added need claims; not for the stack file."""
     mount_allowlist: MountAllowlist | None = None
     channels: ChannelSettings = ChannelSettings()
 

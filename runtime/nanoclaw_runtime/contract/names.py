@@ -26,8 +26,12 @@ SLUG_LENGTH: Final = 32
 _HASHED: Final = re.compile(r"-[0-9a-f]{10}$")
 _LABEL: Final = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
 
+OWN_PREFIX: Final = "nanoclaw-"
+"""How the names of all our objects begin."""
 CONTROLLER: Final = "nanoclaw-controller"
 """Deployment, Service and ServiceAccount of the controller."""
+CONTROLLER_CONTAINER: Final = "controller"
+"""The container of the controller's pod."""
 AGENT_ACCOUNT: Final = "nanoclaw-agent"
 """ServiceAccount of agent pods: no token, no rights."""
 GROUPS_CONFIG: Final = "nanoclaw-groups"

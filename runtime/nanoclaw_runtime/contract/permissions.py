@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.claims import Layout
+from nanoclaw_runtime.contract.config import ControllerConfig
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,15 @@ CONTROLLER_RULES: Final = (
     Rule("", ("persistentvolumeclaims",), ("get",), "whether a group's claims are bound"),
     Rule("", ("configmaps",), ("get", "list", "watch"), "the groups the stack declares", (names.GROUPS_CONFIG,)),
 )
+
+REGISTRATION_RULES: Final = (
+    Rule("", ("persistentvolumeclaims",), ("create",), "the claims of a group that is added at run time"),
+    Rule("apps", ("deployments",), ("patch",), "to mount those claims into its own pod", (names.CONTROLLER,)),
+)
+"""Beyond `CONTROLLER_RULES`, where groups may be added and each has claims of its own."""
+
+
+def controller_rules(config: ControllerConfig) -> tuple[Rule, ...]:
+    """What a controller with these settings needs, the whole of its Role."""
+    makes_claims = config.registration and config.layout is Layout.PER_TYPE
+    return CONTROLLER_RULES + (REGISTRATION_RULES if makes_claims else ())

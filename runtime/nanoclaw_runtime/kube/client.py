@@ -45,6 +45,7 @@ CONNECT_TIMEOUT: Final = 10.0
 PAGE: Final = 500
 """Objects of one answer to a list, as kubectl has it."""
 
+_APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}  # JSON is YAML
 _TRANSPORT = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -150,6 +151,26 @@ class KubeClient:
                 return items
             query = [*selectors(labels, fields), ("continue", following)]
 
+    async def apply(
+        self,
+        resource: Resource,
+        manifest: Manifest,
+        *,
+        manager: str,
+        namespace: str = "",
+        deadline: Deadline | None = None,
+    ) -> Manifest:
+        """Have exactly these fields as `manager`; what it had before and does not name any more goes.
+
+        Fields of others stay. Raises Conflict when another manager keeps one at another value.
+        """
+        name = manifest["metadata"]["name"]
+        target = Target("patch", resource.plural, self._place(resource, namespace), name)
+        query = [("fieldManager", manager), ("fieldValidation", "Strict")]
+        path = resource.path(target.namespace, name)
+        content = await self.fetch("PATCH", path, target, query=query, body=manifest, headers=_APPLY, deadline=deadline)
+        return _decoded(target, content)
+
     async def delete(
         self,
         resource: Resource,
@@ -197,11 +218,12 @@ class KubeClient:
         *,
         query: Iterable[tuple[str, str]] = (),
         body: Manifest | None = None,
+        headers: Mapping[str, str] | None = None,
         deadline: Deadline | None = None,
         repeat: bool = True,
     ) -> bytes:
         """As `request`, for callers that decode the answer themselves."""
-        request = _Request(method, path, target, tuple(query), body)
+        request = _Request(method, path, target, tuple(query), body, headers)
         deadline = (deadline or Deadline.never()).within(CALL_BUDGET)
         async with deadline.enforce(target):
             attempt = 0

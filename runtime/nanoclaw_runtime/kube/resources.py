@@ -34,6 +34,7 @@ PODS: Final = Resource("Pod", "pods")
 JOBS: Final = Resource("Job", "jobs", "/apis/batch/v1")
 EVENTS: Final = Resource("Event", "events")
 CLAIMS: Final = Resource("PersistentVolumeClaim", "persistentvolumeclaims")
+DEPLOYMENTS: Final = Resource("Deployment", "deployments", "/apis/apps/v1")
 CONFIG_MAPS: Final = Resource("ConfigMap", "configmaps")
 
 
