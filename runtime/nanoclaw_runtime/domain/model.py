@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nanoclaw_runtime.contract.config import ControllerConfig
+from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.contract.wire import ContainerOutput
 
 
@@ -29,6 +30,8 @@ class SessionPlan:
 
     ref: SessionRef
     config: ControllerConfig
+    extra: tuple[ExtraMount, ...] = ()
+    """The additional mounts its group may have, as `contract.mounts` judged them."""
 
 
 @dataclass(frozen=True)
