@@ -76,6 +76,8 @@ def test_json_is_what_the_api_says():
             "waitingMessages": 3,
             "queuePosition": 2,
             "lastActivity": "2026-03-01T12:00:00Z",
+            "origin": "declared",
+            "priority": "normal",
         }
     ]
 
@@ -304,6 +306,9 @@ def test_common_options_may_stand_anywhere(line, sorted_line):
         pytest.param("logs main --session s1", "not both", id="group and session"),
         pytest.param("send main x --timeout 0", "timeout", id="timeout of 0"),
         pytest.param("history main --limit 5000", "limit", id="too much history"),
+        pytest.param("groups register team", "--name", id="no name for a group"),
+        pytest.param("groups change team", "name something", id="nothing to change"),
+        pytest.param("groups change team --priority top", "priority", id="unknown priority"),
     ],
 )
 def test_a_mistake_on_the_line_exits_with_2(line, told):
@@ -312,7 +317,13 @@ def test_a_mistake_on_the_line_exits_with_2(line, told):
     assert told.lower() in result.output.lower()
 
 
-@pytest.mark.parametrize("line", ["groups", "sessions", "send main x", "doctor", "logs", "events", "history main"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("groups", "sessions", "send main x", "doctor", "logs", "events", "history main"),
+        *("groups register a --name A", "groups change a --no-trigger", "groups remove a"),
+    ],
+)
 def test_without_a_cluster_every_command_says_so_in_one_sentence(line, tmp_path):
     result = CliRunner().invoke(app, ["--kubeconfig", str(tmp_path / "missing"), *line.split()])
     assert result.exit_code == 1

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from nanoclaw_runtime.controller.status import Check, GroupState, GroupStatus, SessionState, SessionStatus
+from nanoclaw_runtime.contract.config import Priority
+from nanoclaw_runtime.controller.status import Check, GroupState, GroupStatus, Origin, SessionState, SessionStatus
 from nanoclaw_runtime.controller.view import Accepted
 from nanoclaw_runtime.domain.model import SessionKind
 from nanoclaw_runtime.store.records import Event, EventType, Message, MessageState
@@ -30,19 +31,19 @@ def _sayable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_sayable)]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     """Sent by clients: a field we do not know is a mistake, not a wish for later."""
 
     model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="forbid", strict=True)
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     """Sent to clients; they ignore fields that newer controllers add."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, from_attributes=True)
 
 
-class NewMessage(_Body):
+class NewMessage(Body):
     """A message for a group's agent."""
 
     text: Text
@@ -54,7 +55,7 @@ class NewMessage(_Body):
     """The client's own id. Posting the same id again stores nothing and answers with the first message."""
 
 
-class GroupView(_Answer):
+class GroupView(Answer):
     folder: str
     name: str
     jid: str
@@ -64,17 +65,19 @@ class GroupView(_Answer):
     waiting_messages: int
     queue_position: int | None
     last_activity: datetime | None
+    origin: Origin = Origin.DECLARED
+    priority: Priority = Priority.NORMAL
 
     @classmethod
     def of(cls, status: GroupStatus) -> Self:
         return cls.model_validate(status)
 
 
-class GroupList(_Answer):
+class GroupList(Answer):
     groups: list[GroupView]
 
 
-class SessionView(_Answer):
+class SessionView(Answer):
     session: str
     folder: str
     kind: SessionKind
@@ -88,11 +91,11 @@ class SessionView(_Answer):
         return cls.model_validate(status)
 
 
-class SessionList(_Answer):
+class SessionList(Answer):
     sessions: list[SessionView]
 
 
-class MessageView(_Answer):
+class MessageView(Answer):
     id: int
     folder: str
     client_id: str | None
@@ -121,11 +124,11 @@ class MessageView(_Answer):
         )
 
 
-class MessageList(_Answer):
+class MessageList(Answer):
     messages: list[MessageView]
 
 
-class AcceptedView(_Answer):
+class AcceptedView(Answer):
     """The answer to a message that is committed."""
 
     id: int
@@ -150,7 +153,7 @@ class AcceptedView(_Answer):
         )
 
 
-class EventView(_Answer):
+class EventView(Answer):
     """The data of one event of the stream; `payload` depends on the type (`store.records.EventType`)."""
 
     id: int
@@ -164,13 +167,13 @@ class EventView(_Answer):
         return cls(id=event.id, group=event.folder, type=event.type, created=event.created, payload=event.payload)
 
 
-class CheckView(_Answer):
+class CheckView(Answer):
     name: str
     ok: bool
     detail: str
 
 
-class Readiness(_Answer):
+class Readiness(Answer):
     ready: bool
     checks: list[CheckView]
 
@@ -181,13 +184,13 @@ class Readiness(_Answer):
         )
 
 
-class FieldProblem(_Answer):
+class FieldProblem(Answer):
     field: str
     problem: str
     remedy: str
 
 
-class Problem(_Answer):
+class Problem(Answer):
     """An RFC 9457 problem document: every answer of status 400 or above."""
 
     type: str = "about:blank"

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import typer
 
 from nanoclaw_runtime.api.schemas import AcceptedView
-from nanoclaw_runtime.cli import doctor, logs, render
+from nanoclaw_runtime.cli import doctor, groups, logs, render, tasks
 from nanoclaw_runtime.cli.conversation import Turn, hear
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.examine import examine, reachable
@@ -58,7 +58,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 sessions_app = typer.Typer(help="The sessions that are alive, or end one of them.", invoke_without_command=True)
+app.add_typer(groups.app, name="groups")
 app.add_typer(sessions_app, name="sessions")
+app.add_typer(tasks.app, name="tasks")
 
 
 @app.callback()
@@ -104,19 +106,6 @@ def send(
         if accepted.trigger is not None:
             raise CommandFailed(_acknowledgement(accepted))
         return await _answered(remote, options, group, accepted, timeout)
-
-    run(options, work)
-
-
-@app.command()
-def groups(context: typer.Context) -> None:
-    """The groups, what they are doing and how much waits."""
-    options: Options = context.obj
-
-    async def work(remote: Remote) -> bool:
-        found = await remote.groups()
-        show(options, found, lambda: render.groups(found, datetime.now(UTC)))
-        return True
 
     run(options, work)
 

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from nanoclaw_runtime.contract.config import Priority
 from nanoclaw_runtime.domain.model import SessionKind
+
+
+class Origin(StrEnum):
+    """Where a group comes from, which is also where it is changed."""
+
+    DECLARED = "declared"
+    """The stack has it."""
+    REGISTERED = "registered"
+    """It was added while the controller ran."""
 
 
 class SessionState(StrEnum):
@@ -49,6 +59,27 @@ class GroupStatus:
     queue_position: int | None
     """1 is next; None when the group does not wait."""
     last_activity: datetime | None
+    estimated_wait: float | None = None
+    """Seconds until it probably gets a place; None when it does not wait or that cannot be told."""
+    origin: Origin = Origin.DECLARED
+    priority: Priority = Priority.NORMAL
+
+
+@dataclass(frozen=True)
+class QueuedGroup:
+    """A group that waits for a place."""
+
+    folder: str
+    position: int
+    estimated_wait: float | None
+
+
+@dataclass(frozen=True)
+class QueueStatus:
+    limit: int
+    active: int
+    """Sessions that hold a place; above the limit only after it was lowered."""
+    waiting: tuple[QueuedGroup, ...]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""The routes that add, change and remove groups; looking at them is in `app`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from nanoclaw_runtime.api.guard import PREFIX
+from nanoclaw_runtime.api.schemas import Answer, Body, Text
+from nanoclaw_runtime.contract.config import ContainerConfig, Folder, GroupSpec, Priority
+from nanoclaw_runtime.controller.groups import GroupBook, Sessions
+from nanoclaw_runtime.controller.status import Origin
+
+BY_API = "api"
+"""Who asked for a group, in its record, when no agent did."""
+
+Name = Annotated[Text, Field(max_length=200)]
+Ranked = Annotated[Priority, Field(strict=False)]
+
+
+class NewGroup(Body):
+    """A group to add; the same folder and chat again is written anew."""
+
+    folder: Folder
+    name: Name
+    jid: Annotated[Text, Field(max_length=255)] | None = None
+    """The chat's address at its network; `http:<folder>` when it is left out."""
+    requires_trigger: bool = True
+    """Whether only messages that begin with `@<assistant name>` are answered."""
+    priority: Ranked = Priority.NORMAL
+    container_config: ContainerConfig = ContainerConfig()
+
+    def spec(self) -> GroupSpec:
+        return GroupSpec(
+            folder=self.folder,
+            name=self.name,
+            jid=self.jid or "",
+            requires_trigger=self.requires_trigger,
+            priority=self.priority,
+            container_config=self.container_config,
+        )
+
+
+class GroupChange(Body):
+    """What is left out stays. A group's folder and chat are what it is, and stay always."""
+
+    name: Name | None = None
+    requires_trigger: bool | None = None
+    priority: Ranked | None = None
+    container_config: ContainerConfig | None = None
+
+
+class RegisteredGroup(Answer):
+    """A group as it is kept."""
+
+    folder: str
+    name: str
+    jid: str
+    is_main: bool
+    requires_trigger: bool
+    priority: Priority
+    origin: Origin
+    pending: bool
+    """True until its storage is mounted; its messages wait so long."""
+
+    @classmethod
+    def of(cls, group: GroupSpec, book: GroupBook) -> Self:
+        return cls(
+            folder=group.folder,
+            name=group.name,
+            jid=group.jid,
+            is_main=group.is_main,
+            requires_trigger=group.requires_trigger,
+            priority=group.priority,
+            origin=book.origin(group.folder),
+            pending=book.pending(group.folder),
+        )
+
+
+def router(book: GroupBook, sessions: Sessions) -> APIRouter:
+    """Routes over the groups of one controller; `sessions` are those it may have to end."""
+    router = APIRouter()
+
+    @router.post("/groups", status_code=201)
+    async def register(group: NewGroup, response: Response) -> RegisteredGroup:
+        kept = await book.register(group.spec(), BY_API)
+        response.headers["Location"] = f"{PREFIX}/groups/{kept.folder}"
+        return RegisteredGroup.of(kept, book)
+
+    @router.patch("/groups/{folder}")
+    async def change(folder: str, change: GroupChange) -> RegisteredGroup:
+        kept = await book.change(
+            folder,
+            name=change.name,
+            requires_trigger=change.requires_trigger,
+            priority=change.priority,
+            container_config=change.container_config,
+            by=BY_API,
+        )
+        return RegisteredGroup.of(kept, book)
+
+    @router.delete("/groups/{folder}", status_code=204)
+    async def remove(
+        folder: str,
+        force: Annotated[bool, Query(description="End its session and give up what waits.")] = False,
+    ) -> None:
+        await book.remove(folder, sessions, force=force)
+
+    return router
