@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Forbidden, Invalid, Target
 from nanoclaw_runtime.kube.resources import JOBS, PODS, Resource
@@ -57,6 +58,12 @@ async def test_the_check_is_a_check(admin: KubeClient, restricted: str) -> None:
     misspelt["spec"]["backofLimit"] = 0
     with pytest.raises(Invalid, match="backofLimit"):
         await admin.request("POST", JOBS.path(restricted), Target("create", "jobs"), query=STRICT, body=misspelt)
+
+
+async def test_the_namespaces_we_make_forbid_folders_of_nodes(admin: KubeClient, restricted: str) -> None:
+    pod = pod_of(agent_job(plan("main", "s1", extra=(ExtraMount("/workspace/extra/docs", host_path="/srv/docs"),))))
+    with pytest.raises(Forbidden, match="hostPath"):
+        await admin.request("POST", PODS.path(restricted), Target("create", "pods"), query=STRICT, body=pod)
 
 
 async def test_the_longest_folder_still_makes_a_job(admin: KubeClient, restricted: str) -> None:

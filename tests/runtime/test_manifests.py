@@ -7,6 +7,8 @@ difference is then reviewed. That the API server takes them is shown in tests/ap
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from hypothesis import strategies as some
 from nanoclaw_runtime.contract import layout, names
 from nanoclaw_runtime.contract.claims import Layout
 from nanoclaw_runtime.contract.config import Platform
+from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.domain.model import SessionKind
 from nanoclaw_runtime.manifests.job import agent_job
 from tests.support.plans import SHAPES, plan
@@ -70,6 +73,42 @@ def test_every_mount_has_its_volume_and_every_volume_its_mount(
     volumes = [volume["name"] for volume in spec["volumes"]]
     assert len(set(volumes)) == len(volumes)
     assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
-    wanted = {mount.claim for mount in layout.agent_mounts(arrangement, folder)}
+    wanted = {mount.claim for mount in layout.agent_mounts(arrangement, folder, "s1")}
     claimed = {volume["persistentVolumeClaim"]["claimName"] for volume in spec["volumes"] if "emptyDir" not in volume}
     assert claimed == wanted
+
+
+claims = some.from_regex(r"\A[a-z0-9]([a-z0-9.-]{0,80}[a-z0-9])?\Z").map(lambda name: {"claim": name})
+config_maps = some.sampled_from(["tmp", "home", "nanoclaw-data", "a"]).map(lambda name: {"config_map": name})
+host_paths = some.sampled_from(["/", "/tmp", "/srv/docs", "/srv-docs"]).map(lambda path: {"host_path": path})
+
+
+@given(sources=some.lists(claims | config_maps | host_paths, max_size=5))
+@pytest.mark.parametrize("arrangement", Layout)
+def test_every_additional_source_is_one_volume_with_a_name_of_its_own(arrangement: Layout, sources: list[dict]) -> None:
+    extra = tuple(ExtraMount(f"/workspace/extra/{number}", **source) for number, source in enumerate(sources))
+    spec = pod_spec(layout=arrangement, extra=extra)
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    [container] = spec["containers"]
+    assert (
+        len(volumes)
+        == len(spec["volumes"])
+        == len(pod_spec(layout=arrangement)["volumes"]) + len(set(extra_sources(extra)))
+    )
+    assert all(re.fullmatch("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name) for name in volumes)
+    mounted = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    assert [volume_source(mounted[mount.path]) for mount in extra] == list(extra_sources(extra))
+
+
+def test_a_node_is_not_asked_to_make_a_folder_that_is_missing() -> None:
+    spec = pod_spec(extra=(ExtraMount("/workspace/extra/docs", host_path="/srv/docs"),))
+    assert spec["volumes"][-1]["hostPath"] == {"path": "/srv/docs", "type": "Directory"}
+
+
+def extra_sources(extra: tuple[ExtraMount, ...]) -> Iterator[str]:
+    return (f"{mount.claim}|{mount.config_map}|{mount.host_path}" for mount in extra)
+
+
+def volume_source(volume: dict) -> str:
+    claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+    return f"{claim}|{volume.get('configMap', {}).get('name')}|{volume.get('hostPath', {}).get('path')}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from nanoclaw_runtime.contract.claims import Layout
 from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Platform, Resources
+from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.domain.model import SessionKind, SessionPlan, SessionRef
 
 
@@ -19,12 +20,27 @@ def plan(
     image: str = "registry.example/agent:1",
     resources: Resources | None = None,
     env: dict[str, str] | None = None,
+    extra: tuple[ExtraMount, ...] = (),
     **settings: Any,
 ) -> SessionPlan:
     """A session of `folder`; whatever is not named is as in a stack that says nothing."""
     agent = AgentSettings(image=image, resources=resources or Resources(), env=env or {})
     config = ControllerConfig(agent=agent, platform=platform, layout=layout, **settings)
-    return SessionPlan(SessionRef(folder, session, kind), config)
+    return SessionPlan(SessionRef(folder, session, kind), config, extra)
+
+
+EXTRA = (
+    ExtraMount("/workspace/extra/library", claim="library.docs"),
+    ExtraMount(
+        "/workspace/extra/drafts/may",
+        read_only=False,
+        claim="drafts",
+        sub_path="2026/may",
+    ),
+    ExtraMount("/workspace/extra/drafts/june", claim="drafts", sub_path="2026/june"),
+    ExtraMount("/workspace/extra/prompts", config_map="prompts"),
+)
+"""Additional mounts of every kind that Pod Security `restricted` permits."""
 
 
 SHAPES = {
@@ -34,5 +50,8 @@ SHAPES = {
     for role, folder in (("main", "main"), ("group", "Team_42"))
     for layout in Layout
     for platform in Platform
-} | {"task": plan("team", "20260101-abcd", kind=SessionKind.TASK, env={"LOG_LEVEL": "debug"})}
+} | {
+    "task": plan("team", "20260101-abcd", kind=SessionKind.TASK, env={"LOG_LEVEL": "debug"}),
+    "extra": plan("team", "20260101-abcd", extra=EXTRA),
+}
 """Every shape a session's objects can take, by name."""

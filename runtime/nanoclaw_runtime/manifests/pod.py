@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from nanoclaw_runtime.contract import labels, layout, names, wire
 from nanoclaw_runtime.contract.config import ControllerConfig, Platform
+from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.domain.model import SessionPlan
+from nanoclaw_runtime.manifests.volumes import extra_volume_mounts, extra_volumes, volume_mount
 
 Manifest = dict[str, Any]
 
@@ -30,7 +32,7 @@ HOME_SIZE: Final = "1Gi"
 def agent_pod(plan: SessionPlan) -> Manifest:
     """Metadata and spec of a session's pod, as every pod template has them."""
     config, folder = plan.config, plan.ref.folder
-    mounts = layout.agent_mounts(config.layout, folder)
+    mounts = layout.agent_mounts(config.layout, folder, plan.ref.session)
     claims = sorted({mount.claim for mount in mounts})
     return {
         "metadata": {
@@ -44,11 +46,12 @@ def agent_pod(plan: SessionPlan) -> Manifest:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": _pod_security(config.platform),
-            "containers": [_container(config, mounts)],
+            "containers": [_container(config, mounts, plan.extra)],
             "volumes": [
                 {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
                 {"name": "home", "emptyDir": {"sizeLimit": HOME_SIZE}},
                 *({"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in claims),
+                *extra_volumes(plan.extra),
             ],
         },
     }
@@ -74,7 +77,7 @@ def _pod_security(platform: Platform) -> Manifest:
     return settings
 
 
-def _container(config: ControllerConfig, mounts: tuple[layout.Mount, ...]) -> Manifest:
+def _container(config: ControllerConfig, mounts: tuple[layout.Mount, ...], extra: tuple[ExtraMount, ...]) -> Manifest:
     agent = config.agent
     environment = agent.env | {"HOME": wire.AGENT_HOME, "TZ": config.timezone}
     return {
@@ -97,15 +100,7 @@ def _container(config: ControllerConfig, mounts: tuple[layout.Mount, ...]) -> Ma
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the agent compiles into it
             {"name": "home", "mountPath": wire.AGENT_HOME},
-            *(_volume_mount(mount) for mount in mounts),
+            *(volume_mount(mount.claim, mount.path, mount.sub_path, read_only=mount.read_only) for mount in mounts),
+            *extra_volume_mounts(extra),
         ],
     }
-
-
-def _volume_mount(mount: layout.Mount) -> Manifest:
-    made: Manifest = {"name": mount.claim, "mountPath": mount.path}
-    if mount.sub_path:
-        made["subPath"] = mount.sub_path
-    if mount.read_only:
-        made["readOnly"] = True
-    return made
