@@ -66,6 +66,12 @@ def test_chunking_does_not_matter(data):
     assert [item.result for item in found + parser.close()] == ["é" * 30, None, "z"]
 
 
+def test_a_long_output_may_come_in_one_piece_with_its_start_and_without_its_end():
+    stream, parser = output("x" * 100_000), MarkerParser()
+    assert parser.feed(stream[:70_000]) == []
+    assert [found.result for found in parser.feed(stream[70_000:])] == ["x" * 100_000]
+
+
 @pytest.mark.parametrize("at_chunk", [1, 2, 3])
 @pytest.mark.parametrize(
     "foreign",

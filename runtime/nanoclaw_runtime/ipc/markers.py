@@ -44,8 +44,9 @@ class MarkerParser:
             return []
         *lines, rest = bytes(self._partial).split(b"\n")
         self._partial = bytearray(rest)
-        self._bound_partial()
-        return [output for line in lines if (output := self._line(line)) is not None]
+        found = [output for line in lines if (output := self._line(line)) is not None]
+        self._bound_partial()  # only now it is known whether the rest is part of an output
+        return found
 
     def close(self) -> list[ContainerOutput]:
         """The output whose last line came without a newline, if any."""
