@@ -11,22 +11,27 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Final
 
 import structlog
 
 from nanoclaw_runtime.api.app import create_app
+from nanoclaw_runtime.api.host import host_routers
 from nanoclaw_runtime.api.server import serve
 from nanoclaw_runtime.backends.job import JobBackend
 from nanoclaw_runtime.contract import names
-from nanoclaw_runtime.controller.controller import Controller
-from nanoclaw_runtime.controller.session import Surroundings
+from nanoclaw_runtime.contract.claims import Layout
+from nanoclaw_runtime.contract.config import Groups
+from nanoclaw_runtime.controller.host import Host, Means
 from nanoclaw_runtime.controller.status import Check
+from nanoclaw_runtime.controller.volumes import GroupVolumes, OneTree
 from nanoclaw_runtime.domain.errors import NanoclawError
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import KubeError
 from nanoclaw_runtime.kube.groups import watch_groups
+from nanoclaw_runtime.kube.registration import ClaimVolumes
 from nanoclaw_runtime.settings import RuntimeSettings
 from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.telemetry import Metrics, configure_logging
@@ -38,31 +43,41 @@ gives up on a connection long before."""
 _log = structlog.get_logger(__name__)
 
 
+async def serve_host(
+    means: Means, groups: AsyncGenerator[Groups], token: Callable[[], str], *, address: str, port: int
+) -> None:
+    """Be a host with its API on `address` until cancelled; `groups` are those declared, whenever they change."""
+    host = Host(means)
+    api = create_app(host.controller, token, means.metrics, host_routers(host))
+    async with asyncio.TaskGroup() as serving:
+        serving.create_task(_declare_groups(host, groups), name="declared groups")
+        serving.create_task(host.run(), name="host")
+        serving.create_task(serve(api, address, port), name="api")
+
+
 async def run(settings: RuntimeSettings) -> None:
-    """Be the controller until cancelled."""
+    """Be the controller in its pod until cancelled."""
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(await KubeClient.connect())
         store = await Store.open(settings.database_url, on_error=metrics.database_errors.inc)
         stack.push_async_callback(store.close)
         backend = JobBackend(client, settings.namespace)
-        around = Surroundings(
+        metrics.watch_age_seconds.labels("pods").set_function(lambda: backend.pods.age)
+        means = Means(
             config=settings.config,
             backend=backend,
             store=store,
             tree=settings.tree,
             credentials=settings.credentials,
             metrics=metrics,
+            volumes=_volumes(client, settings),
+            checks=[lambda: _watch_check(backend)],
         )
-        controller = Controller(around, checks=[lambda: _watch_check(backend)])
-        metrics.watch_age_seconds.labels("pods").set_function(lambda: backend.pods.age)
-        api = create_app(controller, settings.api_token, metrics)
+        groups = watch_groups(client, settings.namespace)
         async with asyncio.TaskGroup() as cluster:
             cluster.create_task(backend.run(), name="watch of the agents' pods")
-            async with asyncio.TaskGroup() as serving:
-                serving.create_task(_declare_groups(controller, client, settings.namespace), name="watch of the groups")
-                serving.create_task(controller.run(), name="controller")
-                serving.create_task(serve(api, "0.0.0.0", names.API_PORT), name="api")  # noqa: S104
+            await serve_host(means, groups, settings.api_token, address="0.0.0.0", port=names.API_PORT)  # noqa: S104
 
 
 def main() -> None:
@@ -89,10 +104,17 @@ async def _until_signalled(settings: RuntimeSettings) -> None:
     _log.info("controller stopped")
 
 
-async def _declare_groups(controller: Controller, client: KubeClient, namespace: str) -> None:
-    async with aclosing(watch_groups(client, namespace)) as declared:
-        async for groups in declared:
-            await controller.declare(groups)
+async def _declare_groups(host: Host, groups: AsyncGenerator[Groups]) -> None:
+    async with aclosing(groups) as declared:
+        async for each in declared:
+            await host.groups.declare(each)
+
+
+def _volumes(client: KubeClient, settings: RuntimeSettings) -> GroupVolumes:
+    config = settings.config
+    if config.layout is not Layout.PER_TYPE or config.registration_storage is None:
+        return OneTree()
+    return ClaimVolumes(client, settings.namespace, config.registration_storage, settings.tree)
 
 
 def _watch_check(backend: JobBackend) -> Check:

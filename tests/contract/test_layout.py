@@ -8,7 +8,7 @@ import pytest
 
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Layout, Purpose, group_claims, installation_claims
-from nanoclaw_runtime.contract.layout import TREE, Mount, agent_mounts, controller_mounts, group_dir, ipc_dir
+from nanoclaw_runtime.contract.layout import TREE, Mount, agent_mounts, controller_mounts, group_dir, ipc_dir, session_input_dir
 
 FOLDERS = ["main", "family", "Team_42"]
 layouts = pytest.mark.parametrize("layout", list(Layout))
@@ -32,7 +32,7 @@ def place(mounts: tuple[Mount, ...], path: str) -> tuple[str, PurePosixPath]:
 @layouts
 @folders
 def test_an_agent_mounts_only_declared_claims_of_its_own_group(layout, folder):
-    assert {mount.claim for mount in agent_mounts(layout, folder)} <= declared(layout, folder)
+    assert {mount.claim for mount in agent_mounts(layout, folder, "s1")} <= declared(layout, folder)
 
 
 @layouts
@@ -43,11 +43,12 @@ def test_the_controller_mounts_exactly_the_declared_claims(layout):
 @layouts
 @folders
 def test_controller_and_agent_see_the_same_files(layout, folder):
-    agent = agent_mounts(layout, folder)
+    agent = agent_mounts(layout, folder, "s1")
     controller = controller_mounts(layout, FOLDERS)
     pairs = {
         "/workspace/group": group_dir(folder),
         "/workspace/ipc": ipc_dir(folder),
+        "/workspace/ipc/input": session_input_dir(folder, "s1"),
         "/home/node/.claude": f"data/sessions/{folder}/.claude",
     }
     for inside, in_tree in pairs.items():
@@ -57,16 +58,17 @@ def test_controller_and_agent_see_the_same_files(layout, folder):
 @layouts
 @folders
 def test_no_mount_hides_another(layout, folder):
-    for mounts in (agent_mounts(layout, folder), controller_mounts(layout, FOLDERS)):
+    for mounts in (agent_mounts(layout, folder, "s1"), controller_mounts(layout, FOLDERS)):
         paths = [mount.path for mount in mounts]
         assert len(set(paths)) == len(paths)
-    inside = [PurePosixPath(mount.path) for mount in agent_mounts(layout, folder)]
-    assert not [one for one in inside for other in inside if one != other and one.is_relative_to(other)]
+    inside = [PurePosixPath(mount.path) for mount in agent_mounts(layout, folder, "s1")]
+    nested = [one for one in inside for other in inside if one != other and one.is_relative_to(other)]
+    assert nested == [PurePosixPath("/workspace/ipc/input")]  # of one session only
 
 
 @layouts
 def test_only_main_sees_the_project_and_nobody_may_write_what_is_shared(layout):
-    main, other = agent_mounts(layout, "main"), agent_mounts(layout, "family")
+    main, other = agent_mounts(layout, "main", "s1"), agent_mounts(layout, "family", "s1")
     shared = {
         mount.path: mount.read_only for mount in main + other if mount.path.split("/")[-1] in {"project", "global"}
     }
@@ -79,7 +81,7 @@ def test_only_main_sees_the_project_and_nobody_may_write_what_is_shared(layout):
 def test_groups_never_share_a_writable_place(layout):
     seen: dict[tuple[str, str | None], str] = {}
     for folder in FOLDERS:
-        for mount in agent_mounts(layout, folder):
+        for mount in agent_mounts(layout, folder, "s1"):
             if not mount.read_only:
                 assert seen.setdefault((mount.claim, mount.sub_path), folder) == folder
 

@@ -346,6 +346,6 @@ async def test_an_agent_of_another_group_is_not_swept_away_by_a_failure(house):
 
 async def test_new_groups_are_served_without_a_restart(house):
     more = GroupSpec(folder="new", name="New", requires_trigger=False)
-    await house.controller.declare(Groups(groups=[*house.groups.groups, more]))
+    await house.host.groups.declare(Groups(groups=[*house.groups.groups, more]))
     await house.send("hello", "new")
     assert (await house.backend.agent(0)).ref.folder == "new"

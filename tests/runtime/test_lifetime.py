@@ -5,6 +5,7 @@ import pytest
 from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig
 from nanoclaw_runtime.contract.wire import ContainerOutput, OutputStatus
 from nanoclaw_runtime.domain.lifetime import Limits, Moments, Verdict, ends_turn, verdict
+from nanoclaw_runtime.domain.model import SessionKind
 
 LIMITS = Limits(idle=10, silence=40, grace=2)
 
@@ -46,7 +47,19 @@ def test_verdict(moments, now, expected):
 
 def test_the_silence_limit_exceeds_the_idle_time_by_half_a_minute():
     config = ControllerConfig(agent=AgentSettings(image="agent:1"), idle_timeout=1800, session_timeout=60)
-    assert Limits.of(config) == Limits(idle=1800, silence=1830, grace=config.close_grace)
+    limits = Limits.of(config, SessionKind.MESSAGES)
+    assert limits == Limits(idle=1800, silence=1830, grace=config.close_grace)
+
+
+def test_a_group_may_have_a_longer_silence_limit_of_its_own_and_never_one_below_its_idle_time():
+    config = ControllerConfig(agent=AgentSettings(image="agent:1"), idle_timeout=100, session_timeout=200)
+    silences = [Limits.of(config, SessionKind.MESSAGES, timeout).silence for timeout in (None, 5, 900)]
+    assert silences == [200, 130, 900]
+
+
+def test_a_task_is_asked_to_end_soon_after_its_last_answer():
+    limits = Limits.of(ControllerConfig(agent=AgentSettings(image="agent:1")), SessionKind.TASK)
+    assert verdict(Moments(active=50, answered=50), limits, 60) == (Verdict.CLOSE, 60)
 
 
 @pytest.mark.parametrize(

@@ -9,25 +9,54 @@ from nanoclaw_runtime.ipc.mailbox import LARGEST_FILE, Mailbox
 
 @pytest.fixture
 async def mailbox(tmp_path):
-    box = Mailbox(tmp_path, "main")
+    box = Mailbox(tmp_path, "main", "s1")
     await box.prepare()
     return box
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return tmp_path / "data/ipc/main/input"
+    return tmp_path / "data/ipc/main/inputs/s1"
 
 
 async def test_prepare_makes_the_folders_an_agent_expects(mailbox, folder):
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["input", "messages", "tasks"]
+    assert sorted(path.name for path in folder.parents[1].iterdir()) == ["input", "inputs", "messages", "tasks"]
 
 
-async def test_prepare_removes_what_an_earlier_session_left(mailbox, folder):
+async def test_prepare_removes_what_an_earlier_session_left(mailbox, folder, tmp_path):
     await mailbox.send("old", [1])
     await mailbox.close()
-    await Mailbox(folder.parents[3], "main").prepare()
-    assert list(folder.iterdir()) == []
+    await Mailbox(tmp_path, "main", "s2").prepare()
+    assert [path.name for path in folder.parent.iterdir()] == ["s2"]
+
+
+async def test_nothing_of_an_older_session_reaches_a_newer_one(mailbox, tmp_path):
+    newer = Mailbox(tmp_path, "main", "s2")
+    await newer.prepare()
+    with pytest.raises(FileNotFoundError):
+        await mailbox.send("stale", [1])
+    with pytest.raises(FileNotFoundError):
+        await mailbox.close()
+    assert await newer.pending() == set()
+    assert list((tmp_path / "data/ipc/main/inputs/s2").iterdir()) == []
+    assert list((tmp_path / "data/ipc/main/input").iterdir()) == []
+
+
+async def test_a_link_an_agent_put_in_place_of_the_folders_is_replaced(tmp_path):
+    elsewhere, ipc = tmp_path / "elsewhere", tmp_path / "data/ipc/main"
+    for folder in (elsewhere / "s1", ipc):
+        folder.mkdir(parents=True)
+    (elsewhere / "s1/keep").touch()
+    (ipc / "inputs").symlink_to(elsewhere)
+    await Mailbox(tmp_path, "main", "s1").prepare()
+    assert (elsewhere / "s1/keep").exists()
+    assert not (ipc / "inputs").is_symlink()
+
+
+async def test_a_discarded_mailbox_leaves_no_folder(mailbox, folder):
+    await mailbox.send("left", [1])
+    await mailbox.discard()
+    assert not folder.exists()
 
 
 async def test_a_follow_up_is_one_json_file_in_name_order(mailbox, folder):

@@ -111,7 +111,7 @@ async def test_a_message_of_a_group_that_is_declared_late_goes_to_its_adopted_se
     await house.commit("still here?")
     declared, house.groups = house.groups, Groups(groups=[GroupSpec(folder="other", name="Other")])
     await house.restart()
-    await house.controller.declare(declared)
+    await house.host.groups.declare(declared)
     (text,) = await agent.take()
     assert ">still here?</message>" in text
 

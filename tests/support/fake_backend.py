@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from nanoclaw_runtime.contract.layout import ipc_dir
+from nanoclaw_runtime.contract.layout import session_input_dir
 from nanoclaw_runtime.contract.wire import ContainerOutput, OutputStatus
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
 from nanoclaw_runtime.domain.model import AgentOutput, SessionRef, SessionSpec
@@ -61,7 +61,7 @@ class FakeAgent:
 
     @property
     def input(self) -> Path:
-        return self.tree / ipc_dir(self.ref.folder) / "input"
+        return self.tree / session_input_dir(self.ref.folder, self.ref.session)
 
     async def outputs(self, skip: int = 0) -> AsyncGenerator[AgentOutput]:
         ordinal = skip

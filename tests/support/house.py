@@ -5,9 +5,9 @@ import contextlib
 from datetime import UTC, datetime
 
 from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Groups, GroupSpec
-from nanoclaw_runtime.controller.controller import Controller
-from nanoclaw_runtime.controller.session import Surroundings
+from nanoclaw_runtime.controller.host import Host, Means
 from nanoclaw_runtime.controller.status import SessionState
+from nanoclaw_runtime.controller.volumes import OneTree
 from nanoclaw_runtime.store.records import EventType, MessageState
 from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.telemetry import Metrics
@@ -38,17 +38,19 @@ class House:
 
     async def begin(self):
         self.store = await Store.open(f"sqlite+aiosqlite:///{self.tmp_path}/controller.db")
-        around = Surroundings(
+        means = Means(
             config=self.config,
             backend=self.backend,
             store=self.store,
             tree=self.tmp_path,
             credentials=lambda: {"ANTHROPIC_API_KEY": "sk-secret"},
             metrics=Metrics(),
+            volumes=OneTree(),
         )
-        self.controller = Controller(around)
-        await self.controller.declare(self.groups)
-        self._life = asyncio.create_task(self.controller.run())
+        self.host = Host(means)
+        self.controller, self.tasks = self.host.controller, self.host.tasks
+        await self.host.groups.declare(self.groups)
+        self._life = asyncio.create_task(self.host.run())
         await self.until(lambda: all_ok(self.controller))
 
     async def end(self):

@@ -9,18 +9,16 @@ or stop; what becomes of a session that runs is `job_session`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 import structlog
 
 from nanoclaw_runtime.backends.agent_pods import LOOK_AGAIN, LOOK_AGAIN_AT_MOST, AgentPods, over, over_or_gone
 from nanoclaw_runtime.backends.base import RunningSession
 from nanoclaw_runtime.backends.job_session import JobSession
+from nanoclaw_runtime.backends.to_the_end import to_the_end
 from nanoclaw_runtime.contract import labels, layout, names
-from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
-from nanoclaw_runtime.domain.model import SessionKind, SessionRef, SessionSpec
+from nanoclaw_runtime.domain.model import SessionKind, SessionPlan, SessionRef, SessionSpec
 from nanoclaw_runtime.kube import diagnose
 from nanoclaw_runtime.kube.attach import AttachedStreams, attach
 from nanoclaw_runtime.kube.client import KubeClient
@@ -92,7 +90,7 @@ class JobBackend:
             steps.lap("pod")
             streams = await self._fed(spec, pod, deadline, steps)
         except BaseException:
-            await _to_the_end(self._discard(ref, creating))
+            await to_the_end(self._discard(ref, creating))
             raise
         log.info("session.started", session=ref.session, group=ref.folder, pod=pod.metadata.name, **steps.laps)
         return JobSession(self._pods, ref, job.metadata.uid, streams)
@@ -155,12 +153,13 @@ class JobBackend:
         pod = self._pods.pod_of(spec.plan.ref.session)
         subject = pod.metadata.uid if pod is not None else job.metadata.uid
         events = await self._client.events(subject, namespace=self._namespace)
-        claims = await self._claims(spec.plan.config, spec.plan.ref.folder)
+        claims = await self._claims(spec.plan)
         return diagnose.late_start(job.metadata.name, pod, CONTAINER, events, claims)
 
-    async def _claims(self, config: ControllerConfig, folder: str) -> list[Claim]:
+    async def _claims(self, plan: SessionPlan) -> list[Claim]:
         claims: list[Claim] = []
-        for name in sorted({mount.claim for mount in layout.agent_mounts(config.layout, folder)}):
+        mounts = layout.agent_mounts(plan.config.layout, plan.ref.folder, plan.ref.session)
+        for name in sorted({mount.claim for mount in mounts}):
             try:
                 claims.append(slim(await self._client.get(CLAIMS, name, namespace=self._namespace), Claim))
             except NotFound:
@@ -264,16 +263,3 @@ def _ref(job: Metadata) -> SessionRef | None:
     if not folder or not session or kind not in set(SessionKind):
         return None
     return SessionRef(folder, session, SessionKind(kind))
-
-
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Run a clean-up that a cancellation of its caller does not cut short."""
-    task = asyncio.create_task(work, name="clean-up")
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled and not task.cancelled():
-        raise asyncio.CancelledError

@@ -33,6 +33,15 @@ def ipc_dir(folder: str) -> str:
     return f"data/ipc/{folder}"
 
 
+SESSION_INPUTS: Final = "inputs"
+"""Below a group's `ipc` folder: one folder a session, which its agent sees as `input/`."""
+
+
+def session_input_dir(folder: str, session: str) -> str:
+    """What the agent of one session reads follow-ups from; of no other session."""
+    return f"{ipc_dir(folder)}/{SESSION_INPUTS}/{session}"
+
+
 def sessions_dir(folder: str) -> str:
     return f"data/sessions/{folder}/.claude"
 
@@ -47,13 +56,16 @@ class Mount:
     read_only: bool = False
 
 
-def agent_mounts(layout: Layout, folder: str) -> tuple[Mount, ...]:
-    """What the agent of a group sees, as NanoClaw v1 mounts it; the project only for main, global for the others."""
+def agent_mounts(layout: Layout, folder: str, session: str) -> tuple[Mount, ...]:
+    """What the agent of a session sees, as NanoClaw v1 mounts it; the project only for main, global for the others.
 
-    def at(claim: str, directory: str, path: str, *, read_only: bool = False) -> Mount:
+    Follow-ups come from a folder of the session's own, so that those of another never reach it.
+    """
+
+    def at(claim: str, directory: str, path: str, *, inside: str = "", read_only: bool = False) -> Mount:
         if layout is Layout.SHARED:
-            return Mount(names.DATA_CLAIM, path, directory, read_only)
-        return Mount(claim, path, None, read_only)
+            return Mount(names.DATA_CLAIM, path, f"{directory}/{inside}" if inside else directory, read_only)
+        return Mount(claim, path, inside or None, read_only)
 
     if folder == names.MAIN_FOLDER:
         role = at(names.PROJECT_CLAIM, PROJECT_DIR, "/workspace/project", read_only=True)
@@ -62,6 +74,12 @@ def agent_mounts(layout: Layout, folder: str) -> tuple[Mount, ...]:
     return (
         at(names.group_claim(folder), group_dir(folder), "/workspace/group"),
         at(names.ipc_claim(folder), ipc_dir(folder), "/workspace/ipc"),
+        at(
+            names.ipc_claim(folder),
+            ipc_dir(folder),
+            f"/workspace/ipc/{wire.INPUT_DIR}",
+            inside=f"{SESSION_INPUTS}/{session}",
+        ),
         at(names.sessions_claim(folder), sessions_dir(folder), f"{wire.AGENT_HOME}/.claude"),
         role,
     )

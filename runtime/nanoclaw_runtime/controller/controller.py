@@ -13,15 +13,32 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from nanoclaw_runtime.backends.base import RunningSession
-from nanoclaw_runtime.contract.config import Groups, GroupSpec
+from nanoclaw_runtime.contract.config import GroupSpec, Priority
+from nanoclaw_runtime.controller.groups import GroupBook
 from nanoclaw_runtime.controller.queue import GroupQueue
-from nanoclaw_runtime.controller.session import NO_GRACE, Result, Session, Surroundings
-from nanoclaw_runtime.controller.status import Check, GroupState, GroupStatus, SessionState, SessionStatus
+from nanoclaw_runtime.controller.session import (
+    NO_GRACE,
+    Opening,
+    Result,
+    Session,
+    Signals,
+    Surroundings,
+    message_prompt,
+)
+from nanoclaw_runtime.controller.status import (
+    Check,
+    GroupState,
+    GroupStatus,
+    QueuedGroup,
+    QueueStatus,
+    SessionState,
+    SessionStatus,
+)
 from nanoclaw_runtime.controller.view import Accepted
 from nanoclaw_runtime.domain.errors import (
     Diagnosis,
@@ -30,11 +47,13 @@ from nanoclaw_runtime.domain.errors import (
     SessionFailed,
     SessionUnknown,
     StoreFailed,
+    TaskUnknown,
 )
-from nanoclaw_runtime.domain.model import SessionRef
+from nanoclaw_runtime.domain.model import SessionKind, SessionRef
 from nanoclaw_runtime.domain.prompt import addresses
 from nanoclaw_runtime.domain.schedule import Ending, Phase
-from nanoclaw_runtime.store.records import Event, Message, MessageState, RecordedState, SessionRecord
+from nanoclaw_runtime.domain.tasks import RunOutcome, TaskContext, TaskState
+from nanoclaw_runtime.store.records import Event, Message, MessageState, RecordedState, SessionRecord, Task
 
 _log = structlog.get_logger(__name__)
 
@@ -47,55 +66,119 @@ _GROUP_STATES: Final = {
     Phase.STARTING: GroupState.ACTIVE,
     Phase.LIVE: GroupState.ACTIVE,
     Phase.CLOSING: GroupState.ACTIVE,
+    Phase.TASK: GroupState.ACTIVE,
 }
 
 
-class Controller:
-    """Everything but HTTP. `run` is its life; cancelling it leaves agents running, to be adopted."""
+class Tasks(Protocol):
+    """The tasks, as far as running one is concerned."""
 
-    def __init__(self, around: Surroundings, *, checks: Sequence[Callable[[], Check]] = ()) -> None:
+    async def get(self, task_id: str) -> Task:
+        """Raises TaskUnknown."""
+        ...
+
+    async def finished(
+        self,
+        task_id: str,
+        *,
+        started: datetime,
+        seconds: float,
+        outcome: RunOutcome,
+        result: str | None,
+        error: str | None,
+        session: str | None,
+    ) -> None:
+        """A run is over; the task's next one is worked out."""
+        ...
+
+
+class Networks(Protocol):
+    """The chat networks that are connected."""
+
+    def owns(self, jid: str) -> bool:
+        """Whether a chat with this address is of one of them."""
+        ...
+
+    def typing(self, jid: str, *, on: bool) -> None:
+        """Show, or do not show any more, that an answer is being made."""
+        ...
+
+
+class Controller:
+    """Messages and sessions. `run` is its life; cancelling it leaves agents running, to be adopted."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        groups: GroupBook,
+        tasks: Tasks,
+        networks: Networks,
+        *,
+        checks: Sequence[Callable[[], Check]] = (),
+    ) -> None:
         self._around = around
+        self._groups = groups
+        self._task_book = tasks
+        self._networks = networks
         self._checks = checks
-        self._groups: dict[str, GroupSpec] = {}
         self._sessions: dict[str, Session] = {}
         self._last_failure: dict[str, tuple[Diagnosis, tuple[int, ...]]] = {}
         self._show_metrics()
         self._queue: GroupQueue | None = None
         self._tasks: asyncio.TaskGroup | None = None
-        self._recovered = False
+        self.recovered = asyncio.Event()
+        """Set while sessions of earlier processes are found and new ones may begin."""
 
     async def run(self) -> None:
         """Adopt what runs, take up what waits, then serve until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            self._queue = GroupQueue(self._around.config.max_concurrent_sessions, self, tasks)
+            config = self._around.config
+            self._queue = GroupQueue(
+                config.max_concurrent_sessions,
+                self,
+                tasks,
+                protection=config.idle_protection,
+                priority=self._priority,
+            )
             await self._adopt_running(tasks)
-            self._recovered = True
+            self.recovered.set()
             try:
                 await self._take_up_waiting()
                 await asyncio.Event().wait()
             finally:
-                self._recovered = False  # what is still accepted while the API drains is for the next process
+                self.recovered.clear()  # what is still accepted while the API drains is for the next process
 
-    async def declare(self, groups: Groups) -> None:
-        """These are the groups from now on. Sessions of a group that is gone end as usual."""
-        before, self._groups = self._groups, {group.folder: group for group in groups.groups}
-        _log.info("groups declared", groups=sorted(self._groups), new=sorted(self._groups.keys() - before.keys()))
-        if self._recovered:
+    async def groups_changed(self) -> None:
+        """Take up what waits in groups that are new, or can be served only now."""
+        if self.recovered.is_set():
             await self._take_up_waiting()
+
+    def task_due(self, folder: str, task: str) -> None:
+        """Run a task of the group as soon as there is a place; telling it again changes nothing."""
+        if self.recovered.is_set():
+            self._running_queue.task(folder, task)
 
     # What the API shows
 
     async def accept(
-        self, folder: str, text: str, *, sender: str, sender_name: str, client_id: str | None = None
+        self,
+        folder: str,
+        text: str,
+        *,
+        sender: str,
+        sender_name: str,
+        client_id: str | None = None,
+        at: datetime | None = None,
     ) -> Accepted:
-        """Commit a message and see to its answer. Raises GroupUnknown."""
-        group = self._group(folder)
+        """Commit a message, written `at` or now, and see to its answer. Raises GroupUnknown."""
+        group = self._groups.by_folder(folder)
+        written = at or datetime.now(UTC)
         message, created = await self._around.store.add_message(
-            folder, text, sender=sender, sender_name=sender_name, client_id=client_id, at=datetime.now(UTC)
+            folder, text, sender=sender, sender_name=sender_name, client_id=client_id, at=written
         )
         # A message that was sent again may wait unseen: its first sender was cut off behind the commit.
-        if message.state is MessageState.WAITING and self._wants_answer(group, [message]) and self._recovered:
+        if message.state is MessageState.WAITING and self._wants_answer(group, [message]) and self.recovered.is_set():
             self._running_queue.message(folder)
         waiting = (await self._around.store.folders_waiting()).get(folder, 0)
         return Accepted(
@@ -106,9 +189,23 @@ class Controller:
         waiting = await self._around.store.folders_waiting()
         activity = await self._around.store.last_activity()
         return [
-            self._status(group, waiting.get(folder, 0), activity.get(folder))
-            for folder, group in sorted(self._groups.items())
+            self._status(group, waiting.get(group.folder, 0), activity.get(group.folder))
+            for group in sorted(self._groups.all(), key=lambda group: group.folder)
         ]
+
+    def queue(self) -> QueueStatus:
+        """How many sessions there are and may be, and who waits for a place."""
+        queue = self._queue
+        waiting = [
+            (position, group.folder, queue.estimated_wait(group.folder))
+            for group in self._groups.all()
+            if queue is not None and (position := queue.position(group.folder)) is not None
+        ]
+        return QueueStatus(
+            limit=self._around.config.max_concurrent_sessions,
+            active=queue.active if queue else 0,
+            waiting=tuple(QueuedGroup(folder, position, wait) for position, folder, wait in sorted(waiting)),
+        )
 
     def sessions(self) -> list[SessionStatus]:
         return [session.status() for _, session in sorted(self._sessions.items())]
@@ -123,7 +220,7 @@ class Controller:
 
     async def history(self, folder: str, *, after: int = 0, limit: int = 100) -> list[Message]:
         """Raises GroupUnknown."""
-        return await self._around.store.history(self._group(folder).folder, after=after, limit=limit)
+        return await self._around.store.history(self._groups.by_folder(folder).folder, after=after, limit=limit)
 
     def events(self, *, after: int | None, folder: str | None) -> AsyncIterator[Event]:
         """Events with an id above `after`, then new ones as they come; only new ones when it is None."""
@@ -133,50 +230,120 @@ class Controller:
         """What has to hold for messages to be answered."""
         return [
             await self._store_check(),
-            Check("groups", bool(self._groups), f"{len(self._groups)} declared" if self._groups else "none known yet"),
-            Check("sessions adopted", self._recovered, "done" if self._recovered else "still looking for sessions"),
+            Check("groups", bool(known := len(self._groups.all())), f"{known} known" if known else "none known yet"),
+            Check(
+                "sessions adopted",
+                adopted := self.recovered.is_set(),
+                "done" if adopted else "still looking for sessions",
+            ),
             *(check() for check in self._checks),
         ]
 
     # What the queue has done
 
     async def run_session(self, folder: str) -> Ending:
-        group = self._groups.get(folder)
         messages = await self._around.store.waiting(folder)
+        group = self._served(folder)
         if group is None or not self._wants_answer(group, messages):
             return Ending.DONE
-        session = self._session(SessionRef(folder, _new_session_id()))
+        session = self._session(SessionRef(folder, _new_session_id()), group)
         _log.info("session starts", group=folder, session=session.ref.session, messages=len(messages))
-        return await self._until_over(session, session.run(group, messages))
+        opening = Opening(message_prompt(messages), tuple(messages))
+        return await self._until_over(session, session.run(group, opening))
+
+    async def run_task(self, folder: str, task: str) -> Ending:
+        try:
+            due = await self._task_book.get(task)
+        except TaskUnknown:
+            return await self._after_task(folder)
+        group = self._served(folder)
+        if group is None or due.state is not TaskState.ACTIVE:
+            return await self._after_task(folder)
+        session = self._session(SessionRef(folder, _new_session_id(), SessionKind.TASK), group)
+        _log.info("task starts", group=folder, session=session.ref.session, task=task)
+        opening = Opening(due.prompt, task=task, resume=due.context is TaskContext.GROUP)
+        return await self._until_over(session, session.run(group, opening), task=task)
 
     async def pipe(self, folder: str) -> bool:
         session = self._sessions.get(folder)
         return session is not None and await session.follow_up()
 
+    async def close(self, folder: str) -> None:
+        if (session := self._sessions.get(folder)) is not None:
+            await session.close()
+
     async def give_up(self, folder: str) -> bool:
         diagnosis, messages = self._last_failure.pop(folder)
-        await self._around.store.fail_messages(folder, messages, diagnosis.chat, at=datetime.now(UTC))
+        await self._fail(folder, messages, diagnosis.chat)
         _log.error("messages given up", group=folder, messages=len(messages), reason=diagnosis.operator)
         return await self._more_waits(folder)
 
-    def _session(self, ref: SessionRef) -> Session:
-        queue, folder = self._running_queue, ref.folder
-        return Session(self._around, ref, live=lambda: queue.live(folder), closing=lambda: queue.closing(folder))
+    async def _fail(self, folder: str, messages: Sequence[int], told: str) -> None:
+        group = self._known(folder)
+        jid = self._network_chat(group) if group else None
+        await self._around.store.fail_messages(folder, messages, told, at=datetime.now(UTC), jid=jid)
 
-    async def _until_over(self, session: Session, life: Awaitable[Result]) -> Ending:
-        ref = session.ref
+    def _session(self, ref: SessionRef, group: GroupSpec | None) -> Session:
+        queue, folder = self._running_queue, ref.folder
+        jid = self._network_chat(group) if group else None
+
+        def typing(*, on: bool) -> None:
+            if jid is not None:
+                self._networks.typing(jid, on=on)
+
+        def busy() -> None:
+            queue.busy(folder)
+            typing(on=True)
+
+        def idle() -> None:
+            queue.idle(folder)
+            typing(on=False)
+
+        def closing() -> None:
+            queue.closing(folder)
+            typing(on=False)
+
+        signals = Signals(live=lambda: queue.live(folder), busy=busy, idle=idle, closing=closing)
+        typing(on=ref.kind is SessionKind.MESSAGES)
+        return Session(self._around, ref, signals, group=group, jid=jid)
+
+    def _network_chat(self, group: GroupSpec) -> str | None:
+        return group.jid if self._networks.owns(group.jid) else None
+
+    async def _until_over(self, session: Session, life: Awaitable[Result], *, task: str | None = None) -> Ending:
+        ref, begun = session.ref, datetime.now(UTC)
         self._sessions[ref.folder] = session
         try:
             result = await life
-            ending = await self._ending(ref, result)
+            if task is None:
+                ending = await self._ending(ref, result)
+            else:
+                await self._log_run(task, ref, begun, result)
+                ending = await self._after_task(ref.folder)
         except Exception:  # noqa: BLE001 - one broken session must not end the others
             _log.exception("session broke", group=ref.folder, session=ref.session)
             ending = await self._broke(ref)
         finally:
             del self._sessions[ref.folder]
-        if ending is Ending.FAILED:
+        if ending is Ending.FAILED or task is not None:
             self._running_tasks.create_task(self._sweep(ref.folder), name=f"sweep of {ref.folder}")
-        return ending
+        return Ending.MORE if task is not None and ending is Ending.FAILED else ending
+
+    async def _log_run(self, task: str, ref: SessionRef, begun: datetime, result: Result) -> None:
+        failure = result.failure
+        self._count_end(ref, result)
+        await self._task_book.finished(
+            task,
+            started=begun,
+            seconds=(datetime.now(UTC) - begun).total_seconds(),
+            outcome=RunOutcome.ERROR if failure else RunOutcome.SUCCESS,
+            result=result.said,
+            error=failure.operator if failure else None,
+            session=ref.session,
+        )
+
+    async def _after_task(self, folder: str) -> Ending:
+        return Ending.MORE if await self._more_waits(folder) else Ending.DONE
 
     async def _sweep(self, folder: str) -> None:
         """Stop agents of the group that no session stays with, so that they do not block the next one.
@@ -207,26 +374,29 @@ class Controller:
 
     async def _ending(self, ref: SessionRef, result: Result) -> Ending:
         folder, failure = ref.folder, result.failure
-        self._around.metrics.sessions_ended.labels(failure.kind if failure else "").inc()
-        _log.info(
-            "session over",
-            group=folder,
-            session=ref.session,
-            failure=failure and failure.kind.value,
-            reason=failure and failure.operator,
-            unanswered=len(result.unanswered),
-        )
+        self._count_end(ref, result)
         if result.stopped and result.unanswered:
-            told = "The assistant was stopped before it answered."
-            await self._around.store.fail_messages(folder, result.unanswered, told, at=datetime.now(UTC))
+            await self._fail(folder, result.unanswered, "The assistant was stopped before it answered.")
         elif failure is not None and result.unanswered and not result.progressed:
             self._last_failure[folder] = (failure, result.unanswered)
             return Ending.FAILED
         self._last_failure.pop(folder, None)
         return Ending.MORE if await self._more_waits(folder) else Ending.DONE
 
+    def _count_end(self, ref: SessionRef, result: Result) -> None:
+        failure = result.failure
+        self._around.metrics.sessions_ended.labels(failure.kind if failure else "").inc()
+        _log.info(
+            "session over",
+            group=ref.folder,
+            session=ref.session,
+            failure=failure and failure.kind.value,
+            reason=failure and failure.operator,
+            unanswered=len(result.unanswered),
+        )
+
     async def _more_waits(self, folder: str) -> bool:
-        group = self._groups.get(folder)
+        group = self._served(folder)
         return group is not None and self._wants_answer(group, await self._around.store.waiting(folder))
 
     # After a restart
@@ -248,12 +418,13 @@ class Controller:
 
     async def _adopt(self, running: RunningSession, record: SessionRecord, tasks: asyncio.TaskGroup) -> None:
         queue, ref = self._running_queue, running.ref
-        queue.adopted(ref.folder)
-        session = self._session(ref)
+        queue.adopted(ref.folder, record.task)
+        session = self._session(ref, self._known(ref.folder))
         _log.info("session adopted", group=ref.folder, session=ref.session, outputs=record.outputs)
 
         async def stay() -> None:
-            queue.ended(ref.folder, await self._until_over(session, session.adopt(running, record)))
+            life = session.adopt(running, record)
+            queue.ended(ref.folder, await self._until_over(session, life, task=record.task))
 
         tasks.create_task(stay(), name=f"adopted session of {ref.folder}")
 
@@ -265,6 +436,10 @@ class Controller:
             "The assistant was interrupted and tries again.",
         )
         await self._around.store.end_session(record.id, failure=diagnosis, at=datetime.now(UTC))
+        if record.task is not None and record.outputs:
+            # It had answered. Without an answer it is still due, and runs again.
+            result = Result(progressed=True, unanswered=(), failure=None, stopped=False, said=None)
+            await self._log_run(record.task, record.ref, record.created, result)
 
     async def _take_up_waiting(self) -> None:
         for folder in await self._around.store.folders_waiting():
@@ -283,11 +458,20 @@ class Controller:
     def _count(self, state: SessionState) -> int:
         return sum(session.status().state is state for session in self._sessions.values())
 
-    def _group(self, folder: str) -> GroupSpec:
+    def _known(self, folder: str) -> GroupSpec | None:
         try:
-            return self._groups[folder]
-        except KeyError:
-            raise GroupUnknown(folder) from None
+            return self._groups.by_folder(folder)
+        except GroupUnknown:
+            return None
+
+    def _served(self, folder: str) -> GroupSpec | None:
+        """The group, if its agents can be started now."""
+        group = self._known(folder)
+        return group if group is not None and not self._groups.pending(folder) else None
+
+    def _priority(self, folder: str) -> Priority:
+        group = self._known(folder)
+        return group.priority if group else Priority.NORMAL
 
     @property
     def _running_queue(self) -> GroupQueue:
@@ -320,7 +504,10 @@ class Controller:
             session=session.ref.session if session else None,
             waiting_messages=waiting,
             queue_position=self._queue.position(folder) if self._queue else None,
+            estimated_wait=self._queue.estimated_wait(folder) if self._queue else None,
             last_activity=last_activity,
+            origin=self._groups.origin(folder),
+            priority=group.priority,
         )
 
     async def _store_check(self) -> Check:

@@ -1,4 +1,4 @@
-"""Carries out what `domain.schedule` decides: starts sessions, pipes follow-ups, waits out retries.
+"""Carries out what `domain.schedule` decides: starts sessions, pipes follow-ups, makes room, waits out retries.
 
 All events come in on the event loop's thread and every decision is made at once, so the
 schedule needs no lock. Not here: what a session does (`session`), what a message is (`controller`).
@@ -7,13 +7,26 @@ schedule needs no lock. Not here: what a session does (`session`), what a messag
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
-from nanoclaw_runtime.domain.schedule import Action, Ending, GiveUp, Phase, Pipe, Retry, Schedule, Start
+from nanoclaw_runtime.contract.config import Priority
+from nanoclaw_runtime.domain.schedule import (
+    Action,
+    Close,
+    Ending,
+    GiveUp,
+    Phase,
+    Pipe,
+    Retry,
+    Schedule,
+    Start,
+    StartTask,
+    Wake,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -22,11 +35,19 @@ class Work(Protocol):
     """What the queue has done for it."""
 
     async def run_session(self, folder: str) -> Ending:
-        """Run one session of the group to its end. What it raises ends the controller."""
+        """Run one session for the group's messages to its end. What it raises ends the controller."""
+        ...
+
+    async def run_task(self, folder: str, task: str) -> Ending:
+        """Run one session for a task to its end; MORE when messages of the group wait behind it."""
         ...
 
     async def pipe(self, folder: str) -> bool:
         """Hand waiting messages to the group's live session; False when it takes none."""
+        ...
+
+    async def close(self, folder: str) -> None:
+        """Ask the group's live session to end."""
         ...
 
     async def give_up(self, folder: str) -> bool:
@@ -37,27 +58,45 @@ class Work(Protocol):
 class GroupQueue:
     """The schedule with tasks and timers. Lives inside the task group it is given."""
 
-    def __init__(self, limit: int, work: Work, tasks: asyncio.TaskGroup) -> None:
-        self._schedule = Schedule(limit)
+    def __init__(
+        self,
+        limit: int,
+        work: Work,
+        tasks: asyncio.TaskGroup,
+        *,
+        protection: float,
+        priority: Callable[[str], Priority],
+    ) -> None:
+        self._schedule = Schedule(limit, protection=protection, priority=priority)
         self._work = work
         self._tasks = tasks
 
     def message(self, folder: str) -> None:
         """The group has a message that wants an answer."""
-        self._carry_out(self._schedule.message(folder))
+        self._carry_out(self._schedule.message(folder, _now()))
+
+    def task(self, folder: str, task: str) -> None:
+        """A task of the group is due; telling it again changes nothing."""
+        self._carry_out(self._schedule.task(folder, task, _now()))
 
     def live(self, folder: str) -> None:
         self._carry_out(self._schedule.live(folder))
 
+    def busy(self, folder: str) -> None:
+        self._schedule.busy(folder)
+
+    def idle(self, folder: str) -> None:
+        self._carry_out(self._schedule.idle(folder, _now()))
+
     def closing(self, folder: str) -> None:
         self._schedule.closing(folder)
 
-    def adopted(self, folder: str) -> None:
+    def adopted(self, folder: str, task: str | None = None) -> None:
         """A session of the group runs already; `ended` has to be told when it is over."""
-        self._schedule.adopted(folder)
+        self._schedule.adopted(folder, _now(), task=task)
 
     def ended(self, folder: str, ending: Ending) -> None:
-        self._carry_out(self._schedule.ended(folder, ending))
+        self._carry_out(self._schedule.ended(folder, ending, _now()))
 
     def phase(self, folder: str) -> Phase:
         return self._schedule.phase(folder)
@@ -65,6 +104,14 @@ class GroupQueue:
     def position(self, folder: str) -> int | None:
         """The group's place among those that wait, from 1."""
         return self._schedule.position(folder)
+
+    def estimated_wait(self, folder: str) -> float | None:
+        """Seconds until the group probably gets a place; None when that cannot be told."""
+        return self._schedule.estimated_wait(folder, _now())
+
+    @property
+    def active(self) -> int:
+        return self._schedule.active
 
     @property
     def waiting(self) -> int:
@@ -74,16 +121,28 @@ class GroupQueue:
         for action in actions:
             match action:
                 case Start(folder):
-                    self._tasks.create_task(self._run(folder), name=f"session of {folder}")
+                    self._do(self._run(folder), f"session of {folder}")
+                case StartTask(folder, task):
+                    self._do(self._run_task(folder, task), f"task of {folder}")
                 case Pipe(folder):
-                    self._tasks.create_task(self._pipe(folder), name=f"follow-up to {folder}")
+                    self._do(self._pipe(folder), f"follow-up to {folder}")
+                case Close(folder):
+                    self._do(self._work.close(folder), f"closing of {folder}")
                 case Retry(folder, delay):
-                    self._tasks.create_task(self._retry(folder, delay), name=f"retry of {folder}")
+                    self._do(self._retry(folder, delay), f"retry of {folder}")
                 case GiveUp(folder):
-                    self._tasks.create_task(self._give_up(folder), name=f"giving up on {folder}")
+                    self._do(self._give_up(folder), f"giving up on {folder}")
+                case Wake(at):
+                    self._do(self._look(at), "look at idle sessions")
+
+    def _do(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.create_task(work, name=name)
 
     async def _run(self, folder: str) -> None:
         self.ended(folder, await self._work.run_session(folder))
+
+    async def _run_task(self, folder: str, task: str) -> None:
+        self.ended(folder, await self._work.run_task(folder, task))
 
     async def _pipe(self, folder: str) -> None:
         try:
@@ -92,11 +151,15 @@ class GroupQueue:
             _log.exception("follow-up broke", group=folder)
             taken = False
         if not taken:
-            self._carry_out(self._schedule.refused(folder))
+            self._carry_out(self._schedule.refused(folder, _now()))
 
     async def _retry(self, folder: str, delay: timedelta) -> None:
         await asyncio.sleep(delay.total_seconds())
-        self._carry_out(self._schedule.retry_due(folder))
+        self._carry_out(self._schedule.retry_due(folder, _now()))
+
+    async def _look(self, at: float) -> None:
+        await asyncio.sleep(at - _now())
+        self._carry_out(self._schedule.look(max(at, _now())))
 
     async def _give_up(self, folder: str) -> None:
         try:
@@ -106,3 +169,7 @@ class GroupQueue:
             more = True
         if more:
             self.message(folder)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""One session from start to end: input, outputs, follow-ups, idle, silence, close.
+"""One session from start to end: input, outputs, follow-ups, idle, silence, close; for messages or for a task.
 
 The session commits what its agent prints before anybody sees it, and knows at its end which of
 the messages it was given are answered. What becomes of the others is the queue's decision.
@@ -9,7 +9,7 @@ live (`domain.lifetime`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -20,11 +20,12 @@ import structlog
 
 from nanoclaw_runtime.backends.base import Backend, RunningSession
 from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec
+from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.contract.wire import ContainerInput
 from nanoclaw_runtime.controller.status import SessionState, SessionStatus
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed, StoreFailed
 from nanoclaw_runtime.domain.lifetime import Limits, Moments, Verdict, ends_turn, verdict
-from nanoclaw_runtime.domain.model import AgentOutput, SessionPlan, SessionRef, SessionSpec
+from nanoclaw_runtime.domain.model import AgentOutput, SessionKind, SessionPlan, SessionRef, SessionSpec
 from nanoclaw_runtime.domain.prompt import Line, prompt, visible
 from nanoclaw_runtime.ipc.folders import make_group_folders
 from nanoclaw_runtime.ipc.mailbox import Mailbox
@@ -40,6 +41,10 @@ STOP_AGAIN: Final = 30.0
 _log = structlog.get_logger(__name__)
 
 
+async def _nothing(_group: GroupSpec, _kind: SessionKind) -> None:
+    """No preparations."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What every session of a controller shares."""
@@ -51,6 +56,36 @@ class Surroundings:
     credentials: Callable[[], Mapping[str, str]]
     """Read anew at each start, so that rotated keys are used."""
     metrics: Metrics
+    extra_mounts: Callable[[GroupSpec], tuple[ExtraMount, ...]] = lambda _group: ()
+    """What the group's agents mount beyond the standard ones."""
+    prepare: Callable[[GroupSpec, SessionKind], Awaitable[None]] = _nothing
+    """Done before each start, when the group's folders are there. May raise OSError."""
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Who is told what a session is doing. All are called on the event loop and return at once."""
+
+    live: Callable[[], None]
+    """Follow-ups may come."""
+    busy: Callable[[], None]
+    """It was given something."""
+    idle: Callable[[], None]
+    """It has answered everything."""
+    closing: Callable[[], None]
+    """Follow-ups may not come any more."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a session begins with."""
+
+    prompt: str
+    messages: tuple[Message, ...] = ()
+    """Those in the prompt."""
+    task: str | None = None
+    resume: bool = True
+    """Whether the group's conversation goes on."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +99,31 @@ class Result:
     failure: Diagnosis | None
     stopped: bool
     """An operator ended it: what it left unanswered must not start another by itself."""
+    said: str | None
+    """The last text it had for the chat."""
 
 
 class Session:
-    """Runs once. `live` is called when follow-ups may come, `closing` when they may not any more."""
+    """Runs once. `group` is None when the group of an adopted session is not declared any more.
+
+    With `jid` its texts go to that chat of a network, too.
+    """
 
     def __init__(
-        self, around: Surroundings, ref: SessionRef, *, live: Callable[[], None], closing: Callable[[], None]
+        self,
+        around: Surroundings,
+        ref: SessionRef,
+        signals: Signals,
+        *,
+        group: GroupSpec | None,
+        jid: str | None = None,
     ) -> None:
         self.ref = ref
         self._around = around
-        self._live, self._closing = live, closing
-        self._mailbox = Mailbox(around.tree, ref.folder)
-        self._limits = Limits.of(around.config)
+        self._signals = signals
+        self._group, self._jid = group, jid
+        self._mailbox = Mailbox(around.tree, ref.folder, ref.session)
+        self._limits = Limits.of(around.config, ref.kind, group.container_config.timeout if group else None)
         self._moments = Moments(active=_now())
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()  # an answer must not overtake the record of what it answers
@@ -87,16 +134,20 @@ class Session:
         self._progressed = False
         self._ended_as: Verdict | None = None
         self._error: str | None = None
+        self._said: str | None = None
+        self._resumed = ref.kind is SessionKind.MESSAGES
 
-    async def run(self, group: GroupSpec, messages: Sequence[Message]) -> Result:
-        """Start an agent with `messages` as its first prompt and stay with it until it is gone."""
+    async def run(self, group: GroupSpec, opening: Opening) -> Result:
+        """Start an agent with the opening's prompt and stay with it until it is gone."""
         around, begun = self._around, _now()
-        ids = [message.id for message in messages]
-        await around.store.begin_session(self.ref, ids, at=datetime.now(UTC))
+        ids = [message.id for message in opening.messages]
+        await around.store.begin_session(self.ref, ids, task=opening.task, at=datetime.now(UTC))
         try:
             await asyncio.to_thread(make_group_folders, around.tree, self.ref.folder)
             await self._mailbox.prepare()
-            spec = SessionSpec(SessionPlan(self.ref, around.config), await self._stdin(group, messages))
+            await around.prepare(group, self.ref.kind)
+            plan = SessionPlan(self.ref, around.config, around.extra_mounts(group))
+            spec = SessionSpec(plan, await self._stdin(group, opening))
             around.metrics.own_seconds.observe(_now() - begun)
             running = await around.backend.start(spec)
         except SessionFailed as failure:
@@ -104,7 +155,7 @@ class Session:
         except OSError as error:
             return await self._finish(_volume_refused(self.ref.folder, error))
         now = datetime.now(UTC)
-        for message in messages:
+        for message in opening.messages:
             around.metrics.input_seconds.observe((now - message.created).total_seconds())
         async with self._ended_if_broken(running):
             await around.store.session_started(self.ref.session, at=now)
@@ -121,7 +172,7 @@ class Session:
         self._progressed = FIRST_TURN not in turns
         self._happened(open_turns=len(turns), answered=self._progressed)
         if self._progressed:
-            self._live()
+            self._may_follow_up()
         return await self._follow(running, skip=record.outputs)
 
     async def _record_follow_ups(self) -> None:
@@ -160,11 +211,17 @@ class Session:
 
     async def _give(self, messages: Sequence[Message]) -> bool:
         ids = [message.id for message in messages]
-        if not await self._mailbox.send(_prompt(messages), ids):
+        if not await self._mailbox.send(message_prompt(messages), ids):
             return False
         await self._around.store.give(self.ref.session, ids)
+        self._signals.busy()
         self._happened(open_turns=self._moments.open_turns + 1, answered=True)
         return True
+
+    async def close(self) -> None:
+        """Ask the agent to end after the turn in flight; its place is needed."""
+        async with self._turn:  # a follow-up that is being written goes first
+            await self._close()
 
     async def stop(self) -> None:
         """Ask the agent to end, on an operator's behalf; what it does not finish in the grace is lost to it."""
@@ -188,14 +245,17 @@ class Session:
             last_output=self._last_output,
         )
 
-    async def _stdin(self, group: GroupSpec, messages: Sequence[Message]) -> bytes:
+    async def _stdin(self, group: GroupSpec, opening: Opening) -> bytes:
         around = self._around
+        resumed = await around.store.agent_session(group.folder) if opening.resume else None
+        self._resumed = resumed is not None
         return ContainerInput(
-            prompt=_prompt(messages),
-            session_id=await around.store.agent_session(group.folder),
+            prompt=opening.prompt,
+            session_id=resumed,
             group_folder=group.folder,
             chat_jid=group.jid,
             is_main=group.is_main,
+            is_scheduled_task=True if opening.task else None,
             assistant_name=around.config.assistant_name,
             secrets=dict(around.credentials()) or None,
         ).encode()
@@ -218,15 +278,22 @@ class Session:
         answered = ends_turn(output)
         async with self._turn:
             text = visible(output.result) if answered else None
-            event = await self._around.store.commit_output(self.ref.session, item.ordinal, output, text, at=now)
+            event = await self._around.store.commit_output(
+                self.ref.session, item.ordinal, output, text, at=now, jid=self._jid
+            )
             self._around.metrics.answers.inc(event is not None)
             self._outputs, self._last_output = item.ordinal + 1, now
-            self._error = output.error
+            self._error, self._said = output.error, text or self._said
             self._happened(open_turns=max(0, self._moments.open_turns - answered), answered=answered)
-        if answered and not self._progressed:
+        if answered:
             # Not earlier: a text written before the agent's first answer could join its first prompt.
             self._progressed = True
-            self._live()
+            self._may_follow_up()
+
+    def _may_follow_up(self) -> None:
+        self._signals.live()
+        if not self._moments.open_turns:
+            self._signals.idle()
 
     async def _watch_over(self, running: RunningSession) -> None:
         while True:
@@ -241,7 +308,7 @@ class Session:
                     await self._close()
                 case Verdict.END_CLOSED | Verdict.END_SILENT:
                     self._ended_as = decision
-                    self._closing()
+                    self._signals.closing()
                     await self._end(running)
                     return
 
@@ -259,7 +326,7 @@ class Session:
         if self._moments.closed is None:
             self._moments = replace(self._moments, closed=_now())
         self._changed.set()
-        self._closing()
+        self._signals.closing()
         try:
             await self._mailbox.close()
         except OSError as error:  # the grace ends it all the same
@@ -267,21 +334,24 @@ class Session:
 
     async def _finish(self, failure: Diagnosis | None) -> Result:
         store, session = self._around.store, self.ref.session
-        self._closing()
+        self._signals.closing()
         async with self._turn:
             self._mailbox.closing = True  # a follow-up that waits for the lock must not reach the next agent
             left, certain = await self._left_over()
             if left:
                 await store.take_back(session, sorted(left))
             failure = self._judged(failure)
-            if failure is not None and failure.kind is FailureKind.EXIT and not self._progressed:
+            if failure is not None and failure.kind is FailureKind.EXIT and self._resumed and not self._progressed:
                 # An agent that cannot resume its conversation dies like this, every time.
                 await store.forget_agent_session(self.ref.folder)
             if failure is None and self._progressed and certain:
                 # It ended well, and whatever it took before it saw `_close` it has dealt with.
                 await store.finish_turns(session, at=datetime.now(UTC))
             unanswered = await store.end_session(session, failure=failure, at=datetime.now(UTC))
-        return Result(self._progressed, tuple(sorted({*left, *unanswered})), failure, self._moments.stopping)
+        with suppress(OSError):  # the next session removes it
+            await self._mailbox.discard()
+        given_back = tuple(sorted({*left, *unanswered}))
+        return Result(self._progressed, given_back, failure, self._moments.stopping, self._said)
 
     async def _left_over(self) -> tuple[set[int], bool]:
         """Messages the agent certainly never took, and whether it certainly took all others."""
@@ -339,7 +409,8 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _prompt(messages: Sequence[Message]) -> str:
+def message_prompt(messages: Sequence[Message]) -> str:
+    """NanoClaw's prompt for these messages."""
     return prompt([Line(message.sender_name, message.created, message.content) for message in messages])
 
 

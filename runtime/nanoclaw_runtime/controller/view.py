@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from nanoclaw_runtime.controller.status import Check, GroupStatus, SessionStatus
+from nanoclaw_runtime.controller.status import Check, GroupStatus, QueueStatus, SessionStatus
 from nanoclaw_runtime.store.records import Event, Message
 
 
@@ -32,6 +32,10 @@ class ControllerView(Protocol):
         ...
 
     async def groups(self) -> list[GroupStatus]: ...
+
+    def queue(self) -> QueueStatus:
+        """Who waits for a place, first come first."""
+        ...
 
     def sessions(self) -> list[SessionStatus]:
         """Those that are alive."""

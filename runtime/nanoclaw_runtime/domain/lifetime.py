@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.contract.wire import ContainerOutput, OutputStatus
+from nanoclaw_runtime.domain.model import SessionKind
+
+
+TASK_CLOSE: Final = 10.0
+"""Seconds from a task's last answer to its agent being asked to end."""
 
 
 class Verdict(StrEnum):
@@ -49,8 +55,14 @@ class Limits:
     grace: float
 
     @classmethod
-    def of(cls, config: ControllerConfig) -> Limits:
-        return cls(idle=config.idle_timeout, silence=config.silence_limit, grace=config.close_grace)
+    def of(cls, config: ControllerConfig, kind: SessionKind, timeout: float | None = None) -> Limits:
+        """The limits of a session; `timeout` is the group's own silence limit, never below idle time and half a minute.
+
+        A task's session has nothing to wait for once it has answered: no follow-up comes.
+        """
+        silence = config.silence_limit if timeout is None else max(timeout, config.idle_timeout + 30)
+        idle = TASK_CLOSE if kind is SessionKind.TASK else config.idle_timeout
+        return cls(idle=idle, silence=silence, grace=config.close_grace)
 
 
 def verdict(moments: Moments, limits: Limits, now: float) -> tuple[Verdict, float]:

@@ -8,11 +8,16 @@ Not here: what the files mean (`mailbox`, `requests`, `snapshots`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+FOLDER_MODE: Final = 0o775
+"""Of folders we make in group volumes: the agent has our group, if not our uid."""
 
 
 @contextlib.contextmanager
@@ -23,6 +28,44 @@ def opened_folder(path: Path | str, parent: int | None = None) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def walked_folder(root: Path, *parts: str) -> Iterator[int]:
+    """A descriptor of `root/part/part…`; of the parts none may be a link. Raises OSError."""
+    with contextlib.ExitStack() as stack:
+        descriptor = stack.enter_context(opened_folder(root))
+        for part in parts:
+            descriptor = stack.enter_context(opened_folder(part, descriptor))
+        yield descriptor
+
+
+def make_folder(name: str, parent: int) -> None:
+    """Make a folder inside another; a file or link that stands in its place goes. Raises OSError."""
+    try:
+        os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+    except FileExistsError:
+        try:
+            with opened_folder(name, parent):
+                return
+        except OSError as error:
+            if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
+                raise
+        os.unlink(name, dir_fd=parent)
+        os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+
+
+def remove_tree(name: str, parent: int) -> None:
+    """Remove a file, a link or a folder with all it holds; nothing there is fine. Raises OSError."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        with opened_folder(name, parent) as folder:
+            for entry in os.listdir(folder):
+                remove_tree(entry, folder)
+        os.rmdir(name, dir_fd=parent)
 
 
 def replace_file(folder: int, name: str, content: bytes) -> None:

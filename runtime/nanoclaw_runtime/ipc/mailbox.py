@@ -1,9 +1,11 @@
-"""Follow-ups and the request to end, as files in a group's `input/` folder.
+"""Follow-ups and the request to end, as files in the `input/` folder of one session.
 
 Every file is written whole or not at all, and is taken by whoever unlinks it first: the agent to
 use it, or we to take it back. Once closing, nothing more is accepted, because an agent that has
-seen `_close` never looks again. The folder belongs to an agent that may be hostile, so paths are
-walked without following links. Not here: which message goes when (`controller.session`).
+seen `_close` never looks again. Each session has a folder of its own, mounted where its agent looks:
+nothing that is meant for one session, by whomever and however late, reaches another. The folder
+belongs to an agent that may be hostile, so paths are walked without following links.
+Not here: which message goes when (`controller.session`).
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ import os
 import secrets
 import string
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nanoclaw_runtime.contract import layout, wire
-from nanoclaw_runtime.ipc.descriptors import opened_folder
+from nanoclaw_runtime.ipc.descriptors import make_folder, opened_folder, remove_tree, walked_folder
 
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes of a file in `input/` that are written, and read back."""
@@ -28,17 +30,22 @@ _BASE36 = string.digits + string.ascii_lowercase
 
 
 class Mailbox:
-    """The `input/` folder of one group for the time of one session."""
+    """What one session of a group is told after its start."""
 
-    def __init__(self, tree: Path, folder: str) -> None:
+    def __init__(self, tree: Path, folder: str, session: str) -> None:
         self._root = tree / layout.ipc_dir(folder)
+        self._session = session
         self._last_name = 0
         self.closing = False
         """True once `close` was called, or the session is over; `send` then refuses."""
 
     async def prepare(self) -> None:
-        """Make the folders and remove what an earlier session left. Only before a session starts."""
+        """Make the folders, and remove those of earlier sessions. Only before the session starts."""
         await asyncio.to_thread(self._prepare)
+
+    async def discard(self) -> None:
+        """Remove the folder; only when the session's agent is gone and what it left is taken back."""
+        await asyncio.to_thread(self._discard)
 
     async def send(self, text: str, messages: Sequence[int]) -> bool:
         """Hand the agent one more text; False when it has to wait for the next session, because this
@@ -81,13 +88,18 @@ class Mailbox:
 
     def _prepare(self) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
-        for name in wire.IPC_DIRS:
-            with contextlib.suppress(FileExistsError), opened_folder(self._root) as root:
-                os.mkdir(name, 0o775, dir_fd=root)
-        with self._input() as folder:
-            for name in os.listdir(folder):
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=folder)
+        with opened_folder(self._root) as root:
+            for name in (*wire.IPC_DIRS, layout.SESSION_INPUTS):
+                make_folder(name, root)
+            with opened_folder(layout.SESSION_INPUTS, root) as sessions:
+                for name in os.listdir(sessions):
+                    with contextlib.suppress(OSError):
+                        remove_tree(name, sessions)
+                make_folder(self._session, sessions)
+
+    def _discard(self) -> None:
+        with walked_folder(self._root, layout.SESSION_INPUTS) as sessions:
+            remove_tree(self._session, sessions)
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = f"{name}.tmp"
@@ -111,10 +123,8 @@ class Mailbox:
         with self._input() as folder:
             return {identity for name in os.listdir(folder) for identity in _message_ids(folder, name)}
 
-    @contextlib.contextmanager
-    def _input(self) -> Iterator[int]:
-        with opened_folder(self._root) as root, opened_folder(wire.INPUT_DIR, root) as folder:
-            yield folder
+    def _input(self) -> contextlib.AbstractContextManager[int]:
+        return walked_folder(self._root, layout.SESSION_INPUTS, self._session)
 
 
 def _message_ids(folder: int, name: str) -> set[int]:

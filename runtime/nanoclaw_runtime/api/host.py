@@ -1,0 +1,13 @@
+"""The routes of a whole host, part by part."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from nanoclaw_runtime.api import groups, tasks
+from nanoclaw_runtime.controller.host import Host
+
+
+def host_routers(host: Host) -> list[APIRouter]:
+    """What `create_app` serves beside messages, sessions and events."""
+    return [groups.router(host.groups, host.controller), tasks.router(host.tasks)]
