@@ -17,6 +17,7 @@ import pulumi
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from nanoclaw_infra.mounts import mount_problems
 from nanoclaw_infra.refusals import StackRefused, sentences
 from nanoclaw_runtime.contract import names, wire
 from nanoclaw_runtime.contract.claims import Layout, Purpose, group_claims
@@ -220,9 +221,12 @@ class StackSettings(_Settings):
         if "protectData" in values:
             raw |= {"protectData": values["protectData"]}
         try:
-            return cls.model_validate(raw)
+            settings = cls.model_validate(raw)
         except ValidationError as refused:
             raise StackRefused(stack, sentences(refused.errors(), cls)) from None
+        if problems := mount_problems(settings.runtime, settings.groups, own_namespace=settings.namespace.create):
+            raise StackRefused(stack, problems)
+        return settings
 
 
 def _expanded(raw: dict[str, Any], stack: str, environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:

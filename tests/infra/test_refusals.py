@@ -193,3 +193,102 @@ def test_the_backstop_has_to_be_behind_the_silence_limit():
 
     with pytest.raises(StackRefused, match=r"runtime.deadline is 86400 s, not above the silence limit of 90030 s"):
         read(settings=wrong)
+
+
+ALLOWLIST = {
+    "allowedRoots": [{"path": "/srv/docs"}],
+    "claims": [{"name": "library"}],
+    "configMaps": [{"name": "prompts"}],
+}
+MOUNT = "nanoclaw:settings.groups[1].containerConfig.additionalMounts[0]: "
+
+
+def with_mounts(*mounts, allowlist=ALLOWLIST, create=True, **changes):
+    """The settings of the stack `local` where the second group has additional mounts."""
+    tree = changed(("groups", 1, "containerConfig"), {"additionalMounts": list(mounts)})
+    tree["runtime"]["mountAllowlist"] = allowlist and allowlist | changes
+    tree["namespace"] = {"create": create}
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("mount", "told"),
+    [
+        pytest.param(
+            {"claim": "payroll"},
+            "the claim 'payroll' is not allowed; add it to mountAllowlist.claims",
+            id="claim nobody allowed",
+        ),
+        pytest.param(
+            {"configMap": "library"},
+            "the ConfigMap 'library' is not allowed; add it to mountAllowlist.configMaps",
+            id="ConfigMap nobody allowed",
+        ),
+        pytest.param(
+            {"claim": "library", "containerPath": "/etc"},
+            "containerPath '/etc' is absolute; write a path below /workspace/extra, like 'notes'",
+            id="absolute place",
+        ),
+        pytest.param(
+            {"claim": "library", "subPath": "keys/.ssh"},
+            "subPath 'keys/.ssh' contains '.ssh', which is blocked; mount another folder",
+            id="blocked",
+        ),
+        pytest.param(
+            {"hostPath": "/srv/docs"},
+            "hostPath '/srv/docs' would be a folder of whichever node the agent runs on; mount a claim, or set "
+            "mountAllowlist.hostPathsOnNodes",
+            id="folder of a node",
+        ),
+    ],
+)
+def test_a_mount_that_would_be_refused_is_told(mount, told):
+    with pytest.raises(StackRefused) as refused:
+        read(settings=with_mounts(mount))
+
+    assert refused.value.problems == (MOUNT + told,)
+
+
+def test_every_refused_mount_is_told():
+    with pytest.raises(StackRefused) as refused:
+        read(settings=with_mounts({"claim": "a"}, {"claim": "library"}, {"claim": "library"}, {"hostPath": "/x"}))
+
+    assert [problem.partition(": ")[0][-2:-1] for problem in refused.value.problems] == ["0", "2", "3"]
+
+
+def test_mounts_without_an_allowlist_are_told():
+    with pytest.raises(StackRefused, match="there is no mount allowlist; name what may be mounted in"):
+        read(settings=with_mounts({"claim": "library"}, allowlist=None))
+
+
+def test_mounts_that_are_allowed_pass():
+    read(settings=with_mounts({"claim": "library", "subPath": "2026"}, {"configMap": "prompts"}))
+    elsewhere = with_mounts({"hostPath": "/srv/docs/a"}, create=False, hostPathsOnNodes=True)
+    read(settings=elsewhere)
+
+
+def test_a_mount_with_two_sources_is_told():
+    with pytest.raises(StackRefused, match="exactly one of hostPath, claim and configMap; it has claim and configMap"):
+        read(settings=with_mounts({"claim": "library", "configMap": "prompts"}))
+
+
+def test_an_allowlist_cannot_name_the_installations_own_claims():
+    with pytest.raises(StackRefused) as refused:
+        read(settings=with_mounts(claims=[{"name": "nanoclaw-data"}]))
+
+    [told] = refused.value.problems
+    assert told.startswith(
+        "nanoclaw:settings.runtime.mountAllowlist.claims[0].name: 'nanoclaw-data' begins as the inst"
+    )
+
+
+@pytest.mark.parametrize(
+    ("platform", "create", "told"),
+    [
+        ("kubernetes", True, "the namespace this stack makes enforces Pod Security 'restricted'"),
+        ("openshift", False, "agents run under restricted-v2"),
+    ],
+)
+def test_folders_of_nodes_are_not_opened_where_the_platform_forbids_them(platform, create, told):
+    with pytest.raises(StackRefused, match=rf"hostPathsOnNodes is true, but {told}, which forbids folders of nodes"):
+        read(platform=platform, settings=with_mounts(create=create, hostPathsOnNodes=True))
