@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 
 from bench import start
-from bench.docker_engine import DockerEngine
 from nanoclaw_dev import engine_binaries, gomodules, images, modules, system
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.cluster.instance import Instance
+from nanoclaw_dev.docker_engine import DockerEngine
 from nanoclaw_dev.progress import Progress
 from nanoclaw_dev.trial import Installation
 
@@ -33,7 +33,7 @@ SETTINGS = {
 def main(progress: Progress) -> None:
     """Measure and write the results. Needs root, as the embedded cluster does."""
     system.check_root()
-    packages = {**system.CLUSTER_PACKAGES, **system.IMAGE_PACKAGES, **DockerEngine.PACKAGES}
+    packages = {**system.CLUSTER_PACKAGES, **system.IMAGE_PACKAGES, **system.DOCKER_PACKAGES}
     system.install_missing(packages, progress)
     binaries = engine_binaries.find(progress)
     gomodules.build_missing(modules.CLUSTER, progress)

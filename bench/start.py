@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import table
-from bench.docker_engine import DockerEngine
+from nanoclaw_dev.docker_engine import DockerEngine
 from nanoclaw_dev.progress import Progress
 from nanoclaw_dev.trial import Chat, Installation
 from nanoclaw_runtime.contract import labels, names

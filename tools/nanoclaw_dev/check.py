@@ -17,7 +17,7 @@ from nanoclaw_dev.progress import Progress, duration
 PROGRAMS = Path(sys.executable).parent
 # The environment's own tools, whatever PATH says.
 
-WITHOUT_BINARIES = "not apiserver and not engine and not cluster"
+WITHOUT_BINARIES = "not apiserver and not engine and not cluster and not docker"
 
 
 @dataclass(frozen=True)

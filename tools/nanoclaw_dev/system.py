@@ -35,6 +35,15 @@ CLUSTER_PACKAGES: Mapping[str, str] = {
 IMAGE_PACKAGES: Mapping[str, str] = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
 """What building the images needs."""
 
+DOCKER_PACKAGES: Mapping[str, str] = {"docker.io": "dockerd"}
+"""A Docker engine of one's own."""
+
+SERVICES: Mapping[str, tuple[str, ...]] = {
+    "containerd": ("containerd.service",),
+    "docker.io": ("docker.socket", "docker.service"),
+}
+"""What packages start that we run ourselves."""
+
 SEARCHED = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/lib/cni", "/opt/cni/bin")
 # Besides PATH: administrators' programs are not on everybody's, and CNI plugins on nobody's.
 
@@ -65,8 +74,8 @@ def missing(packages: Mapping[str, str]) -> list[str]:
 def install_missing(packages: Mapping[str, str], progress: Progress) -> None:
     """Install what is missing, as root on Debian or Ubuntu.
 
-    Services that such a package starts (containerd) are stopped and disabled again: the cluster
-    runs its own. Raises SetupError with the command to run where it may not or cannot install.
+    Services that such a package starts (containerd, docker) are stopped and disabled again: we run
+    our own. Raises SetupError with the command to run where it may not or cannot install.
     """
     wanted = missing(packages)
     if not wanted:
@@ -87,8 +96,9 @@ def install_missing(packages: Mapping[str, str], progress: Progress) -> None:
             result = _install(wanted)
         if result.returncode:
             raise SetupError(f"`{command}` failed: {result.stderr.strip()[-300:]}.")
-        if Path("/run/systemd/system").is_dir() and "containerd" in wanted:
-            _run("systemctl", "disable", "--now", "containerd.service")
+        if Path("/run/systemd/system").is_dir():
+            for package in SERVICES.keys() & set(wanted):
+                _run("systemctl", "disable", "--now", *SERVICES[package])
     if still := missing({package: packages[package] for package in wanted}):
         raise SetupError(f"The packages {' '.join(still)} are installed but bring not what is needed: see `{command}`.")
 

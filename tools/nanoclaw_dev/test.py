@@ -45,7 +45,8 @@ def set_up(progress: Progress) -> str | None:
     """
     unavailable = _no_node()
     if unavailable is None:
-        system.install_missing({**system.CLUSTER_PACKAGES, **system.IMAGE_PACKAGES}, progress)
+        packages = {**system.CLUSTER_PACKAGES, **system.IMAGE_PACKAGES, **system.DOCKER_PACKAGES}
+        system.install_missing(packages, progress)
     engine_binaries.find(progress)
     if platform.system() == "Linux":
         gomodules.build_missing(modules.CLUSTER, progress)

@@ -16,11 +16,10 @@ from typing import Final
 import structlog
 
 from nanoclaw_runtime.backends.agent_pods import LOOK_AGAIN, LOOK_AGAIN_AT_MOST, AgentPods, over, over_or_gone
+from nanoclaw_runtime.backends.reading import Reading
 from nanoclaw_runtime.contract import labels, names
-from nanoclaw_runtime.contract.wire import ContainerOutput
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
 from nanoclaw_runtime.domain.model import AgentOutput, SessionRef
-from nanoclaw_runtime.ipc.markers import MarkerParser
 from nanoclaw_runtime.kube import diagnose
 from nanoclaw_runtime.kube.attach import AttachedStreams
 from nanoclaw_runtime.kube.deadline import Deadline
@@ -88,7 +87,7 @@ class JobSession:
 
     async def _live(self, streams: AttachedStreams, following: int) -> AsyncGenerator[AgentOutput]:
         """The outputs of the attach from ordinal `following` on; ends when the agent does, or the connection breaks."""
-        reading = _Reading(following)
+        reading = Reading(following)
         try:
             async with contextlib.aclosing(streams.output()) as stdout:
                 async for data in stdout:
@@ -113,7 +112,7 @@ class JobSession:
         while True:
             pod = await self._pod()
             ended = over(pod)
-            reading = _Reading(following)
+            reading = Reading(following)
             try:
                 chunks = self._pods.client.pod_log(
                     pod.metadata.name, container=CONTAINER, namespace=self._pods.namespace, follow=not ended
@@ -182,26 +181,6 @@ class JobSession:
         if failure := diagnose.ending(pod, CONTAINER, stderr):
             raise SessionFailed(self._ref.session, failure)
         log.info("session.ended", session=self._ref.session, pod=pod.metadata.name)
-
-
-class _Reading:
-    """One pass over an agent's output from its beginning; counts all of it and gives what is from `following` on."""
-
-    def __init__(self, following: int) -> None:
-        self._parser = MarkerParser()
-        self._following = following
-        self.count = 0
-
-    def feed(self, data: bytes) -> list[AgentOutput]:
-        return self._numbered(self._parser.feed(data))
-
-    def close(self) -> list[AgentOutput]:
-        return self._numbered(self._parser.close())
-
-    def _numbered(self, found: list[ContainerOutput]) -> list[AgentOutput]:
-        numbered = [AgentOutput(self.count + place, output) for place, output in enumerate(found)]
-        self.count += len(found)
-        return [output for output in numbered if output.ordinal >= self._following]
 
 
 def _unreadable(pod: Pod, error: KubeError) -> Diagnosis:

@@ -23,6 +23,8 @@ FOLDER: Final = f"{PREFIX}folder"
 """Annotation: the group's folder as NanoClaw writes it."""
 KIND: Final = f"{PREFIX}session-kind"
 """Label: `messages` or `task`."""
+INSTALLATION: Final = f"{PREFIX}installation"
+"""Label on a Docker host, where no namespace keeps installations apart: which tree a container belongs to."""
 
 CONTROLLER: Final = "controller"
 AGENT: Final = "agent"

@@ -1,0 +1,53 @@
+"""The folders of the tree that a container binds, made ready for the agent's user.
+
+The engine would follow a link that an agent put in their place, and would leave folders that root
+made to root. So each is walked without following links, and what belongs to root is given away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from nanoclaw_runtime.contract.layout import Mount
+
+MODE = 0o775
+
+
+def make_ready(tree: Path, mounts: Iterable[Mount], uid: int, gid: int) -> None:
+    """Make what is missing; where we are root, give the writable ones to the agent, with the folders in them.
+
+    What somebody else owns stays theirs. Raises OSError, also for a link on the way.
+    """
+    for mount in mounts:
+        descriptor = _walked(tree, Path(mount.sub_path or "").parts)
+        try:
+            if not os.geteuid() and not mount.read_only:
+                _give(descriptor, uid, gid)
+        finally:
+            os.close(descriptor)
+
+
+def _walked(tree: Path, parts: Iterable[str]) -> int:
+    descriptor = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    for part in parts:
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, MODE, dir_fd=descriptor)
+            child = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = child
+    return descriptor
+
+
+def _give(folder: int, uid: int, gid: int) -> None:
+    if os.fstat(folder).st_uid == 0:
+        os.fchown(folder, uid, gid)
+    for name in os.listdir(folder):
+        found = os.lstat(name, dir_fd=folder)
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == 0:
+            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
