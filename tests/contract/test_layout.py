@@ -8,7 +8,15 @@ import pytest
 
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Layout, Purpose, group_claims, installation_claims
-from nanoclaw_runtime.contract.layout import TREE, Mount, agent_mounts, controller_mounts, group_dir, ipc_dir, session_input_dir
+from nanoclaw_runtime.contract.layout import (
+    TREE,
+    Mount,
+    agent_mounts,
+    controller_mounts,
+    group_dir,
+    ipc_dir,
+    session_input_dir,
+)
 
 FOLDERS = ["main", "family", "Team_42"]
 layouts = pytest.mark.parametrize("layout", list(Layout))
@@ -64,6 +72,34 @@ def test_no_mount_hides_another(layout, folder):
     inside = [PurePosixPath(mount.path) for mount in agent_mounts(layout, folder, "s1")]
     nested = [one for one in inside for other in inside if one != other and one.is_relative_to(other)]
     assert nested == [PurePosixPath("/workspace/ipc/input")]  # of one session only
+
+
+EVERYBODY = {
+    "/workspace/group": ("groups/{}", "rw"),
+    "/workspace/ipc": ("data/ipc/{}", "rw"),
+    "/workspace/ipc/input": ("data/ipc/{}/inputs/s1", "rw"),
+    "/home/node/.claude": ("data/sessions/{}/.claude", "rw"),
+}
+
+
+@layouts
+@pytest.mark.parametrize(
+    ("folder", "role"),
+    [
+        ("main", {"/workspace/project": ("project", "ro")}),
+        ("family", {"/workspace/global": ("groups/global", "ro")}),
+        ("Main", {"/workspace/global": ("groups/global", "ro")}),
+    ],
+)
+def test_each_role_mounts_what_nanoclaw_mounts_for_it(layout, folder, role):
+    controller = controller_mounts(layout, [folder])
+    mounts = {mount.path: mount for mount in agent_mounts(layout, folder, "s1")}
+    wanted = EVERYBODY | role
+    assert {path: "ro" if mount.read_only else "rw" for path, mount in mounts.items()} == {
+        path: mode for path, (_, mode) in wanted.items()
+    }
+    for path, (in_tree, _) in wanted.items():
+        assert place(tuple(mounts.values()), path) == place(controller, str(TREE / in_tree.format(folder)))
 
 
 @layouts

@@ -3,11 +3,21 @@
 import json
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as some
 
-from nanoclaw_runtime.contract.config import AdditionalMount, GroupSpec, MountAllowlist, Pattern
+from nanoclaw_runtime.contract.config import (
+    AdditionalMount,
+    AgentSettings,
+    AllowedRoot,
+    ControllerConfig,
+    GroupSpec,
+    MountAllowlist,
+    Pattern,
+)
 from nanoclaw_runtime.contract.mounts import ALWAYS_BLOCKED, ExtraMount, as_written, judge
+from nanoclaw_runtime.controller.mounts import permitted_mounts
 from nanoclaw_runtime.domain.errors import SettingsInvalid
 from nanoclaw_runtime.domain.mounts import load_allowlist
 from nanoclaw_runtime.ipc.folders import real_path
@@ -351,3 +361,19 @@ def test_a_mount_has_one_source():
 def test_an_allowlist_cannot_open_what_must_stay_closed(allowlist, said):
     with pytest.raises(ValueError, match=said):
         MountAllowlist.model_validate(allowlist)
+
+
+def test_an_agent_starts_without_the_mounts_it_may_not_have_and_the_log_says_why(tmp_path):
+    (tmp_path / "docs").mkdir()
+    config = ControllerConfig(
+        pattern=Pattern.DOCKER,
+        agent=AgentSettings(image="localhost/agent:1"),
+        mount_allowlist=MountAllowlist(allowed_roots=(AllowedRoot(path=str(tmp_path)),)),
+    )
+    mounts = group({"hostPath": str(tmp_path / "nothing")}, {"hostPath": f"{tmp_path}/docs"})
+    with structlog.testing.capture_logs() as logs:
+        [mount] = permitted_mounts(config)(mounts)
+    assert mount.host_path == str((tmp_path / "docs").resolve())
+    [warning] = logs
+    assert (warning["event"], warning["group"], warning["position"]) == ("mount.refused", "family", 0)
+    assert "does not exist" in warning["reason"]
