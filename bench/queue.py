@@ -101,7 +101,7 @@ def _timed(times: list[float], work: Callable[[], list[Action]]) -> list[Action]
 
 
 def _ours() -> tuple[list[float], list[float]]:
-    chance, decided, asked = random.Random(1), list[float](), list[float]()
+    chance, decided = random.Random(1), list[float]()
     priorities = {f"g{number}": chance.choice(list(Priority)) for number in range(GROUPS)}
     schedule = Schedule(LIMIT, protection=PROTECTION, priority=priorities.__getitem__)
     running: list[str] = []
@@ -130,12 +130,17 @@ def _ours() -> tuple[list[float], list[float]]:
             last = chance.randrange(len(running))
             running[last], running[-1] = running[-1], running[last]
             carry_out(_timed(decided, partial(schedule.ended, running.pop(), Ending.DONE, now)))
-    for number in range(GROUPS):
+    return decided, _asked(schedule, now)
+
+
+def _asked(schedule: Schedule, now: float) -> list[float]:
+    times: list[float] = []
+    for folder in (f"g{number}" for number in range(GROUPS)):
         begun = time.perf_counter()
-        waits = schedule.position(f"g{number}") is not None and schedule.estimated_wait(f"g{number}", now)
-        if waits is not False:
-            asked.append(time.perf_counter() - begun)
-    return decided, asked
+        if schedule.position(folder) is not None:
+            schedule.estimated_wait(folder, now)
+            times.append(time.perf_counter() - begun)
+    return times
 
 
 def _plain() -> tuple[list[float], list[float]]:

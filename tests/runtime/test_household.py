@@ -218,3 +218,22 @@ async def test_each_session_of_a_group_has_a_larger_generation(house):
     assert [(record.generation, record.state) for record in records] == [
         (number, RecordedState.ENDED) for number in (3, 2, 1)
     ]
+
+
+# What a sender is told
+
+
+async def test_a_sender_is_told_place_and_expected_wait_once_something_is_known_to_judge_by(house):
+    await house.send("hello", "a")
+    first = await house.backend.agent(0)
+    await house.send("hello", "b")
+    accepted = await house.send("hello", "c")
+    assert (accepted.status.queue_position, accepted.status.estimated_wait) == (2, None)
+    await first.say("hi")
+    await first.closed()
+    await house.until(lambda: waits(house, "b"))
+
+
+async def waits(house, folder):
+    """Known as soon as a session is about to end."""
+    return any(group.folder == folder and group.estimated_wait for group in house.controller.queue().waiting)

@@ -28,7 +28,7 @@ def _sayable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_sayable)]
+Text = Annotated[str, AfterValidator(_sayable), Field(json_schema_extra={"pattern": r"\S"})]
 
 
 class Body(BaseModel):
@@ -65,6 +65,8 @@ class GroupView(Answer):
     waiting_messages: int
     queue_position: int | None
     last_activity: datetime | None
+    estimated_wait: float | None = None
+    """Seconds until it probably gets a place, while it waits for one."""
     origin: Origin = Origin.DECLARED
     priority: Priority = Priority.NORMAL
 

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import typer
 
 from nanoclaw_runtime.api.schemas import AcceptedView
-from nanoclaw_runtime.cli import doctor, groups, logs, render, tasks
+from nanoclaw_runtime.cli import doctor, groups, logs, queue, render, tasks
 from nanoclaw_runtime.cli.conversation import Turn, hear
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.examine import examine, reachable
@@ -61,6 +61,7 @@ sessions_app = typer.Typer(help="The sessions that are alive, or end one of them
 app.add_typer(groups.app, name="groups")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(tasks.app, name="tasks")
+app.command(name="queue")(queue.queue)
 
 
 @app.callback()
@@ -258,7 +259,8 @@ def _waits(accepted: AcceptedView) -> str:
             "so it waits as context for the next of those"
         )
     if group.queue_position:
-        return f"group {group.folder} is number {group.queue_position} in the queue"
+        wait = f", {wait}" if (wait := render.about(group.estimated_wait)) else ""
+        return f"all places are taken; group {group.folder} is number {group.queue_position} in the queue{wait}"
     return f"group {group.folder} is {group.state}"
 
 

@@ -64,10 +64,19 @@ def age(moment: datetime | None, now: datetime) -> str:
     return f"{seconds} s"
 
 
+def about(seconds: float | None) -> str:
+    """A time that is only estimated: `about 40 s`, `about 3 min`; nothing for None."""
+    if seconds is None:
+        return ""
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
+
+
 def groups(found: Iterable[GroupView], now: datetime) -> Table:
     table = _table("group", "name", "state", "waiting", "session", "last activity")
     for group in found:
-        place = f" ({group.queue_position}.)" if group.queue_position else ""
+        place = (
+            f" ({group.queue_position}. {about(group.estimated_wait)}".rstrip() + ")" if group.queue_position else ""
+        )
         table.add_row(
             group.folder,
             printable(group.name),
@@ -117,6 +126,9 @@ def event(found: EventView) -> Text:
             line.append(printable(str(payload["text"])), style="not dim")
         case EventType.ANSWER:
             line.append("assistant: ", style="bold cyan")
+            line.append(printable(str(payload["text"])), style="not dim")
+        case EventType.TELL:
+            line.append(f"{printable(str(payload['sender'] or 'assistant'))}: ", style="bold cyan")
             line.append(printable(str(payload["text"])), style="not dim")
         case EventType.SESSION:
             line.append(f"session {payload['session']} {payload['state']} {payload.get('text', '')}".rstrip())
