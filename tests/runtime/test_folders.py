@@ -81,6 +81,7 @@ def test_settings_are_not_written_through_a_link(tmp_path, claude, secret, targe
     claude.mkdir(parents=True)
     (claude / "settings.json").symlink_to(tmp_path / target)
     prepare(tmp_path)
+    assert (claude / "settings.json").is_symlink()
     assert secret.read_text() == "theirs"
     assert not (tmp_path / "nothing.txt").exists()
 
@@ -201,6 +202,16 @@ def test_a_project_that_leads_elsewhere_gives_no_skills(tmp_path, claude):
     (tmp_path / "project/container").symlink_to(tmp_path / "elsewhere")
     prepare(tmp_path)
     assert not (claude / "skills").exists()
+
+
+def test_folders_without_end_are_cut_off(tmp_path, claude, project):
+    deep = project / "maze"
+    for _ in range(300):
+        deep /= "x"
+        deep.mkdir(parents=True)
+    (deep / "SKILL.md").write_text("the end")
+    prepare(tmp_path)
+    assert files_below(claude / "skills") == COPIED
 
 
 def test_a_skill_that_does_not_fit_is_left_out_alone(tmp_path, claude, project):

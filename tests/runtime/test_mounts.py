@@ -64,7 +64,7 @@ def on_host(*mounts: dict, folder: str = "family", allowlist: MountAllowlist | N
 
 def on_cluster(*mounts: dict, folder: str = "family", **changes):
     allowlist = ALLOWLIST.model_copy(update=changes)
-    return judge(group(*mounts, folder=folder), allowlist, pattern=Pattern.JOB, resolve=as_written)
+    return judge(group(*mounts, folder=folder), allowlist, pattern=Pattern.JOB, resolve=HOST.get)
 
 
 def reason(judgement) -> str:

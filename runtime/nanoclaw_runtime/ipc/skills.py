@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 LARGEST: Final = 64 * 1024 * 1024
 """Bytes of all skills together; those that do not fit are left out."""
+DEEPEST: Final = 32
+"""Folders in each other that are looked into; what lies deeper is left out."""
 
 _SOURCE: Final = ("container", "skills")
 _TARGET: Final = "skills"
@@ -61,7 +63,7 @@ def copy_skills(tree: Path, folder: str) -> None:
         home = stack.enter_context(opened_folder(tree / layout.sessions_dir(folder)))
         make_folder(_TARGET, home)
         target = stack.enter_context(opened_folder(_TARGET, home))
-        skills = _fitting(_seen("", source).folders)
+        skills = _fitting(_seen(".", source, DEEPEST).folders)
         stamp = tree / layout.STORE_DIR / "skills" / folder
         if not (stamp.is_file() and stamp.read_text() == _digest(skills, target)):
             _copy_all(skills, source, target, stamp)
@@ -76,13 +78,13 @@ def _copy_all(skills: list[_Folder], source: int, target: int, stamp: Path) -> N
         stamp.write_text(digest)
 
 
-def _seen(name: str, parent: int) -> _Folder:
-    with opened_folder(name or ".", parent) as here:
+def _seen(name: str, parent: int, depth: int) -> _Folder:
+    with opened_folder(name, parent) as here:
         files, folders = list[_File](), list[_Folder]()
         for entry in sorted(os.listdir(here)):
             status = os.stat(entry, dir_fd=here, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                folders.append(_seen(entry, here))
+            if stat.S_ISDIR(status.st_mode) and depth:
+                folders.append(_seen(entry, here, depth - 1))
             elif stat.S_ISREG(status.st_mode):
                 files.append(_File(entry, status.st_size, status.st_mode & 0o777, status.st_mtime_ns))
         return _Folder(name, tuple(files), tuple(folders))
