@@ -127,6 +127,31 @@ def _request(turn: Turn, json: str) -> None:
     turn.lines.append("requested")
 
 
+def _raw_message(turn: Turn, json: str) -> None:
+    turn.here.outbox.request(json, "messages")
+    turn.lines.append("left a message")
+
+
+def _refresh_groups(turn: Turn) -> None:
+    turn.here.outbox.refresh_groups()
+    turn.lines.append("asked for the groups")
+
+
+def _list_tasks(turn: Turn) -> None:
+    _show(turn, "current_tasks.json")
+
+
+def _list_groups(turn: Turn) -> None:
+    _show(turn, "available_groups.json")
+
+
+def _show(turn: Turn, snapshot: str) -> None:
+    try:
+        turn.lines.append(turn.here.outbox.snapshot(snapshot))
+    except OSError as problem:
+        turn.lines.append(f"cannot read {snapshot}: {problem.strerror}")
+
+
 def _write(turn: Turn, file: str, text: str) -> None:
     try:
         (turn.here.group / file).write_text(text, encoding="utf-8", errors="replace")
@@ -173,6 +198,10 @@ _ACTIONS: dict[str, Callable[..., None]] = {
     "tell-to": _tell_to,
     "schedule": _schedule,
     "request": _request,
+    "raw-message": _raw_message,
+    "refresh-groups": _refresh_groups,
+    "list-tasks": _list_tasks,
+    "list-groups": _list_groups,
     "write": _write,
     "read": _read,
     "history": _history,

@@ -1,4 +1,4 @@
-"""Requests to the controller: files in `messages/` and `tasks/`, as NanoClaw's own tool writes them."""
+"""Requests to the controller, files as NanoClaw's own tool writes them, and what it tells the agent in return."""
 
 from __future__ import annotations
 
@@ -49,9 +49,19 @@ class Outbox:
             },
         )
 
-    def request(self, content: str) -> None:
-        """`content` as it is into `tasks/`: any request, and broken ones too."""
-        self._put("tasks", content)
+    def request(self, content: str, folder: str = "tasks") -> None:
+        """`content` as it is into `tasks/` or `messages/`: any request, and broken ones too."""
+        self._put(folder, content)
+
+    def refresh_groups(self) -> None:
+        """Straight into its place, as the real agent is taught to: a reader may find half of it."""
+        directory = self._ipc / "tasks"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"refresh_{time.time_ns() // 1_000_000_000}.json").write_text('{"type": "refresh_groups"}\n')
+
+    def snapshot(self, file: str) -> str:
+        """What the controller has written for the agent to read. Raises OSError."""
+        return (self._ipc / file).read_text(encoding="utf-8", errors="replace")
 
     def _write(self, folder: str, request: dict[str, Any]) -> None:
         self._put(folder, json.dumps(request, indent=2, ensure_ascii=False))

@@ -28,6 +28,10 @@ DIRECTIVES: dict[str, Pattern[str]] = {
         "tell-to": r"(?P<jid>\S+)\s+(?P<text>.+)",  # message file to another chat
         "schedule": r"(?P<kind>cron|interval|once)\s+(?P<value>[^|]+?)\s*\|\s*(?P<prompt>.+)",
         "request": r"(?P<json>.+)",  # task file with exactly this content
+        "raw-message": r"(?P<json>.+)",  # message file with exactly this content
+        "refresh-groups": r"",  # as a shell redirect does it: not atomic
+        "list-tasks": r"",  # the snapshots, as they lie there
+        "list-groups": r"",
         "write": r"(?P<file>\S+)\s+(?P<text>.+)",  # below the group's folder
         "read": r"(?P<file>\S+)",
         "history": r"",  # what was said before in this session

@@ -403,6 +403,29 @@ def test_request_writes_anything(agent):
     assert path.read_text() == '{"type": "refresh_groups"'
 
 
+def test_raw_message_writes_anything_too(agent):
+    one = agent().give('raw-message {"type": "message"')
+    assert one.output().result == "left a message"
+    (path,) = (one.ipc / wire.MESSAGES_DIR).iterdir()
+    assert path.read_text() == '{"type": "message"'
+
+
+def test_refresh_groups_is_written_straight_into_its_place(agent):
+    one = agent().give("refresh-groups")
+    assert one.output().result == "asked for the groups"
+    (path,) = (one.ipc / wire.TASKS_DIR).iterdir()
+    assert re.fullmatch(r"refresh_\d{10}\.json", path.name)
+    assert json.loads(path.read_text()) == {"type": "refresh_groups"}
+
+
+def test_snapshots_are_shown_as_they_lie_there(agent):
+    one = agent()
+    (one.ipc / wire.CURRENT_TASKS_FILE).write_text('[{"id": "task-1"}]')
+    assert one.give("list-tasks; list-groups").output().result == (
+        '[{"id": "task-1"}]\ncannot read available_groups.json: No such file or directory'
+    )
+
+
 def test_files_of_the_group_are_written_and_read(agent):
     one = agent().give("write note.txt buy milk; read note.txt; read missing.txt")
     assert one.output().result == "wrote note.txt\nbuy milk\ncannot read missing.txt: No such file or directory"
