@@ -76,7 +76,7 @@ class Scheduler:
             try:
                 pause = await self.look()
             except StoreFailed as failure:
-                _log.error("tasks not looked at", reason=str(failure))  # noqa: TRY400 - the reason says it all
+                _log.error("tasks not looked at", reason=str(failure))
             except Exception:  # noqa: BLE001 - one broken task must not end the others
                 _log.exception("tasks not looked at")
             with contextlib.suppress(TimeoutError):
