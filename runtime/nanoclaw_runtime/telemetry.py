@@ -73,6 +73,12 @@ class Metrics:
         self.groups_waiting = Gauge(
             "nanoclaw_groups_waiting", "Groups with messages that wait for a free place.", registry=self.registry
         )
+        self.agent_requests = Counter(
+            "nanoclaw_agent_requests",
+            "Requests that agents left for their host, by what became of them.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.input_seconds = Histogram(
             "nanoclaw_input_seconds",
             "From a message being accepted to an agent having it.",

@@ -76,6 +76,7 @@ def test_json_is_what_the_api_says():
             "waitingMessages": 3,
             "queuePosition": 2,
             "lastActivity": "2026-03-01T12:00:00Z",
+            "estimatedWait": None,
             "origin": "declared",
             "priority": "normal",
         }
@@ -92,6 +93,8 @@ def test_an_age_is_said_in_its_largest_unit(seconds, told):
 EVENTS = [
     pytest.param(event(EventType.MESSAGE, message=1, senderName="Ada", text="hi"), "Ada: hi", id="message"),
     pytest.param(event(EventType.ANSWER, text="hello\nyou", messages=[1]), "assistant: hello\nyou", id="answer"),
+    pytest.param(event(EventType.TELL, sender=None, text="look"), "assistant: look", id="tell"),
+    pytest.param(event(EventType.TELL, sender="Researcher", text="look"), "Researcher: look", id="tell by name"),
     pytest.param(event(EventType.SESSION, session="s1", state="running"), "session s1 running", id="session"),
     pytest.param(event(EventType.SESSION, session="s1", state="failed", text="Oh."), "failed Oh.", id="failed session"),
     pytest.param(event(EventType.FAILURE, text="gave up", messages=[1]), "gave up", id="failure"),

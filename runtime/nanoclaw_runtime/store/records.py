@@ -47,6 +47,8 @@ class EventType(StrEnum):
     """A session is running, ended or failed: session, kind, state; a failed one also failure, text."""
     FAILURE = "failure"
     """Messages were given up: messages, text."""
+    TELL = "tell"
+    """An agent said something by itself: from (its group, maybe another one), sender (a name it chose or null), text."""
 
 
 @dataclass(frozen=True)
