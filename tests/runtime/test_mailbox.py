@@ -1,6 +1,7 @@
 """Follow-ups as files: whole or not at all, refused once closing, never through a link."""
 
 import json
+import os
 
 import pytest
 
@@ -51,6 +52,17 @@ async def test_a_link_an_agent_put_in_place_of_the_folders_is_replaced(tmp_path)
     await Mailbox(tmp_path, "main", "s1").prepare()
     assert (elsewhere / "s1/keep").exists()
     assert not (ipc / "inputs").is_symlink()
+
+
+async def test_folders_nested_deeper_than_any_stack_are_removed(mailbox, folder, tmp_path):
+    inner = os.open(folder, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=inner)
+        inner, outer = os.open("d", os.O_RDONLY, dir_fd=inner), inner
+        os.close(outer)
+    os.close(inner)
+    await Mailbox(tmp_path, "main", "s2").prepare()
+    assert [path.name for path in folder.parent.iterdir()] == ["s2"]
 
 
 async def test_a_discarded_mailbox_leaves_no_folder(mailbox, folder):

@@ -159,7 +159,8 @@ class JobBackend:
     async def _claims(self, plan: SessionPlan) -> list[Claim]:
         claims: list[Claim] = []
         mounts = layout.agent_mounts(plan.config.layout, plan.ref.folder, plan.ref.session)
-        for name in sorted({mount.claim for mount in mounts}):
+        extra = {mount.claim for mount in plan.extra if mount.claim is not None}
+        for name in sorted({mount.claim for mount in mounts} | extra):
             try:
                 claims.append(slim(await self._client.get(CLAIMS, name, namespace=self._namespace), Claim))
             except NotFound:

@@ -12,13 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanoclaw_runtime.backends.base import Backend
+from nanoclaw_runtime.channels.base import Channel
 from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.controller.controller import Controller
+from nanoclaw_runtime.controller.courier import Courier
 from nanoclaw_runtime.controller.groups import GroupBook
+from nanoclaw_runtime.controller.inbound import ChannelInbound
+from nanoclaw_runtime.controller.mounts import permitted_mounts
+from nanoclaw_runtime.controller.presence import Typing
+from nanoclaw_runtime.controller.requests import Effects, RequestDesk
 from nanoclaw_runtime.controller.scheduler import Scheduler
 from nanoclaw_runtime.controller.session import Surroundings
+from nanoclaw_runtime.controller.snapshots import Snapshots
 from nanoclaw_runtime.controller.status import Check
 from nanoclaw_runtime.controller.volumes import GroupVolumes
+from nanoclaw_runtime.store.chats import ChatBook
+from nanoclaw_runtime.store.outbox import Outbox
 from nanoclaw_runtime.store.registrations import RegistrationBook
 from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.store.tasks import TaskBook
@@ -37,38 +46,51 @@ class Means:
     """What agents get on stdin, read anew for each session."""
     metrics: Metrics
     volumes: GroupVolumes
+    channels: Sequence[Channel] = ()
+    """Chat networks besides HTTP."""
     checks: Sequence[Callable[[], Check]] = ()
     """Of the place where agents run; part of the controller's own."""
 
 
-class NoNetworks:
-    """HTTP is the only way in and out."""
+class Networks:
+    """The chat networks as the controller sees them."""
 
-    def owns(self, jid: str) -> bool:  # noqa: ARG002
-        return False
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        self._channels = channels
+        self.presence = Typing(channels)
+
+    def owns(self, jid: str) -> bool:
+        """See `controller.Networks`."""
+        return any(channel.owns(jid) for channel in self._channels)
 
     def typing(self, jid: str, *, on: bool) -> None:
-        """Nobody sees it."""
+        """See `controller.Networks`."""
+        self.presence.set(jid, on=on)
 
 
 class Host:
     """One NanoClaw host. `run` is its life."""
 
     def __init__(self, means: Means) -> None:
-        config, store = means.config, means.store
-        self._means = means
-        networks = NoNetworks()
+        config, store, metrics = means.config, means.store, means.metrics
+        self._channels = means.channels
+        self._networks = Networks(means.channels)
+        self.chats = ChatBook(store.database)
+        self.outbox = Outbox(store.database)
         self.groups = GroupBook(
             RegistrationBook(store.database),
             allowed=config.registration,
             volumes=means.volumes,
-            is_network=networks.owns,
+            is_network=self._networks.owns,
         )
+        tasks = TaskBook(store.database)
+        self._snapshots = Snapshots(means.tree, tasks, self.chats, self.groups.all)
         self.tasks = Scheduler(
-            TaskBook(store.database),
+            tasks,
             zone=config.timezone,
             group=self.groups.by_folder,
             enqueue=self._task_due,
+            on_change=self._snapshots.tasks_changed,
         )
         around = Surroundings(
             config=config,
@@ -76,19 +98,47 @@ class Host:
             store=store,
             tree=means.tree,
             credentials=means.credentials,
-            metrics=means.metrics,
+            metrics=metrics,
+            extra_mounts=permitted_mounts(config),
+            prepare=self._snapshots.write,
         )
-        self.controller = Controller(around, self.groups, self.tasks, networks, checks=means.checks)
+        self.controller = Controller(around, self.groups, self.tasks, self._networks, checks=means.checks)
         self.groups.on_change = self.controller.groups_changed
+        effects = Effects(
+            is_network=self._networks.owns,
+            register=self.groups.register,
+            refresh_groups=self._snapshots.refresh_groups,
+            tasks_changed=self._tasks_changed,
+        )
+        self._desk = RequestDesk(
+            means.tree, store.database, self.groups.all, effects, zone=config.timezone, metrics=metrics
+        )
+        self._courier = Courier(self.outbox, means.channels)
+        self._inbound = ChannelInbound(
+            self.controller.accept, self._folder_of, self.chats, assistant_name=config.assistant_name
+        )
 
     async def run(self) -> None:
         """Everything at once, until cancelled; what runs by itself begins when old sessions are found again."""
         await self.groups.load()
         async with asyncio.TaskGroup() as parts:
+            parts.create_task(self._networks.presence.run(), name="typing")
             parts.create_task(self.controller.run(), name="controller")
             await self.controller.recovered.wait()
             parts.create_task(self.groups.run(), name="storage of added groups")
             parts.create_task(self.tasks.run(), name="scheduler")
+            parts.create_task(self._desk.run(), name="requests of agents")
+            parts.create_task(self._courier.run(), name="courier")
+            for channel in self._channels:
+                parts.create_task(channel.run(self._inbound), name=f"channel {channel.name}")
 
     def _task_due(self, folder: str, task: str) -> None:
         self.controller.task_due(folder, task)
+
+    async def _tasks_changed(self, folder: str) -> None:
+        self.tasks.changed()
+        await self._snapshots.tasks_changed(folder)
+
+    def _folder_of(self, jid: str) -> str | None:
+        group = self.groups.by_jid(jid)
+        return group.folder if group else None

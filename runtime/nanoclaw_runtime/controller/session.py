@@ -41,10 +41,6 @@ STOP_AGAIN: Final = 30.0
 _log = structlog.get_logger(__name__)
 
 
-async def _nothing(_group: GroupSpec, _kind: SessionKind) -> None:
-    """No preparations."""
-
-
 @dataclass(frozen=True)
 class Surroundings:
     """What every session of a controller shares."""
@@ -56,10 +52,10 @@ class Surroundings:
     credentials: Callable[[], Mapping[str, str]]
     """Read anew at each start, so that rotated keys are used."""
     metrics: Metrics
-    extra_mounts: Callable[[GroupSpec], tuple[ExtraMount, ...]] = lambda _group: ()
+    extra_mounts: Callable[[GroupSpec], tuple[ExtraMount, ...]]
     """What the group's agents mount beyond the standard ones."""
-    prepare: Callable[[GroupSpec, SessionKind], Awaitable[None]] = _nothing
-    """Done before each start, when the group's folders are there. May raise OSError."""
+    prepare: Callable[[str], Awaitable[None]]
+    """Done before each start of a group, given by its folder, when its files can be written. May raise OSError."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +141,9 @@ class Session:
         try:
             await asyncio.to_thread(make_group_folders, around.tree, self.ref.folder)
             await self._mailbox.prepare()
-            await around.prepare(group, self.ref.kind)
-            plan = SessionPlan(self.ref, around.config, around.extra_mounts(group))
+            await around.prepare(group.folder)
+            extra = await asyncio.to_thread(around.extra_mounts, group)
+            plan = SessionPlan(self.ref, around.config, extra)
             spec = SessionSpec(plan, await self._stdin(group, opening))
             around.metrics.own_seconds.observe(_now() - begun)
             running = await around.backend.start(spec)

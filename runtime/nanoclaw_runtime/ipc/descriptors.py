@@ -56,16 +56,34 @@ def make_folder(name: str, parent: int) -> None:
 
 
 def remove_tree(name: str, parent: int) -> None:
-    """Remove a file, a link or a folder with all it holds; nothing there is fine. Raises OSError."""
-    try:
-        os.unlink(name, dir_fd=parent)
-    except FileNotFoundError:
-        return
-    except (IsADirectoryError, PermissionError):
-        with opened_folder(name, parent) as folder:
-            for entry in os.listdir(folder):
-                remove_tree(entry, folder)
-        os.rmdir(name, dir_fd=parent)
+    """Remove a file, a link or a folder with all it holds; nothing there is fine. Raises OSError.
+
+    Folders in it are moved up beside it first: an agent may nest them deeper than a stack or the
+    open descriptors of a process reach.
+    """
+    pending = [name]
+    while pending:
+        entry = pending.pop()
+        try:
+            os.unlink(entry, dir_fd=parent)
+        except FileNotFoundError:
+            continue
+        except (IsADirectoryError, PermissionError):
+            with opened_folder(entry, parent) as folder:
+                pending += _emptied(folder, parent)
+            os.rmdir(entry, dir_fd=parent)
+
+
+def _emptied(folder: int, parent: int) -> list[str]:
+    """Remove the files of a folder and move its folders to `parent`; the names they have there."""
+    moved: list[str] = []
+    for entry in os.listdir(folder):
+        try:
+            os.unlink(entry, dir_fd=folder)
+        except (IsADirectoryError, PermissionError):
+            moved.append(f".removed.{secrets.token_hex(8)}")
+            os.rename(entry, moved[-1], src_dir_fd=folder, dst_dir_fd=parent)
+    return moved
 
 
 def replace_file(folder: int, name: str, content: bytes) -> None:
