@@ -9,9 +9,8 @@ from typing import Annotated, Final
 from fastapi import APIRouter, FastAPI, Header, Path, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
-from starlette.responses import StreamingResponse
 
-from nanoclaw_runtime.api import problems, stream
+from nanoclaw_runtime.api import document, problems, stream
 from nanoclaw_runtime.api.guard import PREFIX, Guard
 from nanoclaw_runtime.api.schemas import (
     AcceptedView,
@@ -55,6 +54,7 @@ def create_app(
     app.state.closing = asyncio.Event()
     app.add_middleware(Guard, token=token)
     problems.install(app)
+    document.describe(app)
     app.include_router(_groups(controller), prefix=PREFIX)
     app.include_router(_messages(controller, metrics), prefix=PREFIX)
     app.include_router(_sessions(controller), prefix=PREFIX)
@@ -136,21 +136,21 @@ def _sessions(controller: ControllerView) -> APIRouter:
 def _events(controller: ControllerView, closing: asyncio.Event) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/events", response_class=StreamingResponse)
+    @router.get("/events", response_class=stream.EventStream)
     async def events(
         after: Position | None = None,
         last_event_id: Annotated[int | None, Header(ge=0, le=LARGEST)] = None,
-    ) -> StreamingResponse:
+    ) -> stream.EventStream:
         """Every group's events. A client that comes back names the last id it has seen."""
         position = after if last_event_id is None else last_event_id
         return stream.response(controller.events(after=position, folder=None), closing)
 
-    @router.get("/groups/{folder}/events", response_class=StreamingResponse)
+    @router.get("/groups/{folder}/events", response_class=stream.EventStream)
     async def group_events(
         folder: str,
         after: Position | None = None,
         last_event_id: Annotated[int | None, Header(ge=0, le=LARGEST)] = None,
-    ) -> StreamingResponse:
+    ) -> stream.EventStream:
         await controller.history(folder, limit=1)  # refuses a group that is not there before the stream begins
         position = after if last_event_id is None else last_event_id
         return stream.response(controller.events(after=position, folder=folder), closing)

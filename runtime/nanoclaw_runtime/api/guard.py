@@ -21,7 +21,8 @@ from nanoclaw_runtime.domain.errors import SettingsInvalid
 PREFIX: Final = "/v1"
 BODY_LIMIT: Final = 1024 * 1024
 # Bytes of a request's body; far above any chat message.
-
+TAR: Final = "application/x-tar"
+"""Of the one kind of body that may be longer: it is read piece by piece, straight to a volume that has the room."""
 
 _TOO_LARGE: Final = f"the body has more than {BODY_LIMIT} bytes; send less at once"
 
@@ -34,7 +35,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, _limited(receive), send)
+        await (refusal or self._app)(scope, receive if _is_upload(scope) else _limited(receive), send)
 
     def _refusal(self, scope: Scope) -> Response | None:
         if not (scope["path"] + "/").startswith(f"{PREFIX}/"):
@@ -50,10 +51,10 @@ class Guard:
                 f"the token is missing or wrong; send it as `Authorization: Bearer …` or in {TOKEN_HEADER}",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        if scope["method"] == "POST" and not _is_json(headers):
+        if scope["method"] in {"POST", "PATCH"} and _has_body(headers) and not _is_json(headers):
             return problem(415, "the body is not declared as JSON; send it with `Content-Type: application/json`")
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > BODY_LIMIT:
+        if length.isdecimal() and int(length) > BODY_LIMIT and not _is_upload(scope):
             return problem(413, _TOO_LARGE)
         return None
 
@@ -73,6 +74,13 @@ def _limited(receive: Receive) -> Receive:
     return counted
 
 
+def _is_upload(scope: Scope) -> bool:
+    """Whether this is an archive for a route that takes archives."""
+    if scope["type"] != "http" or scope["method"] != "PUT" or not scope["path"].startswith(f"{PREFIX}/transfer/"):
+        return False
+    return _media_type(Headers(scope=scope)) == TAR
+
+
 def _presented(headers: Headers) -> bytes:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
@@ -80,5 +88,13 @@ def _presented(headers: Headers) -> bytes:
     return headers.get(TOKEN_HEADER, "").encode()
 
 
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
 def _is_json(headers: Headers) -> bool:
-    return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+    return _media_type(headers) == "application/json"
+
+
+def _media_type(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -51,10 +51,15 @@ async def lines(
             await events.aclose()
 
 
-def response(events: AsyncIterator[Event], closing: asyncio.Event) -> StreamingResponse:
-    return StreamingResponse(
+class EventStream(StreamingResponse):
+    """The kind of answer, as the API's document names it."""
+
+    media_type = "text/event-stream"
+
+
+def response(events: AsyncIterator[Event], closing: asyncio.Event) -> EventStream:
+    return EventStream(
         _closed_with_request(lines(events, closing)),
-        media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 

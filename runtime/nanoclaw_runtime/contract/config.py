@@ -80,7 +80,7 @@ def _valid_env(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
-Folder = Annotated[str, AfterValidator(_valid_folder)]
+Folder = Annotated[str, AfterValidator(_valid_folder), Field(json_schema_extra={"pattern": names.FOLDER_PATTERN})]
 TimeZone = Annotated[str, AfterValidator(_valid_timezone)]
 
 
