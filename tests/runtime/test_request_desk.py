@@ -318,6 +318,27 @@ async def test_the_agents_are_told_of_changed_tasks(office):
     }
 
 
+async def test_a_group_whose_folder_is_broken_does_not_keep_main_from_being_told(office, tmp_path):
+    await office.scheduled("family")
+    broken = tmp_path / "data/ipc/family"
+    broken.rename(tmp_path / "gone")
+    broken.symlink_to(tmp_path / "gone")
+    (tmp_path / "data/ipc/main/current_tasks.json").unlink()
+    await office.snapshots.tasks_changed("family")
+    assert (tmp_path / "data/ipc/main/current_tasks.json").exists()
+
+
+async def test_before_a_session_both_snapshots_are_written(office, tmp_path):
+    await office.scheduled("family")
+    await office.chats.seen(Chat(jid="tg:2", name="Family", channel="telegram", is_group=True, last_activity=NOW))
+    await office.snapshots.write("work")
+    told = {path.name: json.loads(path.read_text()) for path in (tmp_path / "data/ipc/work").glob("*.json")}
+    assert told == {
+        "current_tasks.json": [],
+        "available_groups.json": {"groups": [], "lastSync": "2026-03-01T12:00:00.000Z"},
+    }
+
+
 async def test_a_change_that_cannot_be_told_is_done_all_the_same(office):
     async def broken(_folder):
         raise OSError("disk")
