@@ -18,21 +18,40 @@ def test_a_prompt_is_one_message_a_line():
     )
 
 
-def test_markup_is_escaped_in_text_and_sender():
-    text = prompt([Line('"<A>"', NOON, 'a < b && c > "d"')])
-    assert 'sender="&quot;&lt;A&gt;&quot;"' in text
-    assert "a &lt; b &amp;&amp; c &gt; &quot;d&quot;" in text
+def test_a_prompt_of_no_messages_has_a_blank_line():
+    assert prompt([]) == "<messages>\n\n</messages>"
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        pytest.param("you & me", "you &amp; me", id="ampersand"),
+        pytest.param("a < b", "a &lt; b", id="less than"),
+        pytest.param("a > b", "a &gt; b", id="greater than"),
+        pytest.param('"quoted"', "&quot;quoted&quot;", id="quote"),
+        pytest.param('<a href="x&amp;y">', "&lt;a href=&quot;x&amp;amp;y&quot;&gt;", id="all of them"),
+        pytest.param("it's plain, isn't it?", "it's plain, isn't it?", id="nothing to escape"),
+        pytest.param("", "", id="nothing at all"),
+    ],
+)
+def test_markup_is_escaped_in_text_and_sender(text, escaped):
+    assert f'<message sender="{escaped}" time="2026-02-23T12:00:00.005Z">{escaped}</message>' in prompt(
+        [Line(text, NOON, text)]
+    )
 
 
 @pytest.mark.parametrize(
     ("result", "expected"),
     [
-        (None, None),
-        ("", None),
-        ("  hi  ", "hi"),
-        ("<internal>secret</internal>", None),
-        ("a<internal>x\ny</internal>b<internal>z</internal>", "ab"),
-        ("<internal>open", "<internal>open"),
+        pytest.param(None, None, id="no result"),
+        pytest.param("", None, id="an empty result"),
+        pytest.param("Hello, Ann", "Hello, Ann", id="plain"),
+        pytest.param("  hi \n", "hi", id="space around"),
+        pytest.param("a <internal>hm</internal> b", "a  b", id="one thought"),
+        pytest.param("<internal>first\n\nsecond</internal>\nb", "b", id="a thought of several lines"),
+        pytest.param("a<internal>x</internal>b<internal>y</internal>c", "abc", id="several thoughts"),
+        pytest.param("<internal>secret</internal>", None, id="nothing but a thought"),
+        pytest.param("<internal>open", "<internal>open", id="a thought without an end"),
     ],
 )
 def test_what_the_chat_may_see(result, expected):
@@ -42,14 +61,29 @@ def test_what_the_chat_may_see(result, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("@Andy hello", True),
-        ("  @andy", True),
-        ("@ANDY, you there?", True),
-        ("@Andy's list", True),
-        ("@Andyman", False),
-        ("hello @Andy", False),
-        ("Andy", False),
+        pytest.param("@Andy hello", True, id="at the start"),
+        pytest.param("@ANDY, you there?", True, id="in capitals"),
+        pytest.param("  \n@andy hi", True, id="behind space"),
+        pytest.param("@Andy", True, id="alone"),
+        pytest.param("@Andy's list", True, id="before an apostrophe"),
+        pytest.param("@Andyman", False, id="a longer name"),
+        pytest.param("hello @Andy", False, id="in the middle"),
+        pytest.param("Andy, hello", False, id="without its sign"),
+        pytest.param("", False, id="nothing"),
     ],
 )
 def test_the_trigger_stands_at_the_start_as_a_word(text, expected):
     assert addresses(text, "Andy") is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        pytest.param("C.3", "@C.3 hello", True, id="a dot"),
+        pytest.param("C.3", "@Cx3 hello", False, id="a dot is no other letter"),
+        pytest.param("Zoë", "@zoË hello", True, id="letters of any language"),
+        pytest.param("Zoë", "@Zoëlle hello", False, id="a longer name of any language"),
+    ],
+)
+def test_a_name_is_meant_letter_by_letter(name, text, expected):
+    assert addresses(text, name) is expected

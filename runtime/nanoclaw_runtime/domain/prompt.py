@@ -25,7 +25,7 @@ def prompt(lines: Sequence[Line]) -> str:
         f'<message sender="{_escaped(line.sender)}" time="{timestamp(line.time)}">{_escaped(line.text)}</message>'
         for line in lines
     ]
-    return "\n".join(["<messages>", *messages, "</messages>"])
+    return "<messages>\n" + "\n".join(messages) + "\n</messages>"
 
 
 def timestamp(time: datetime) -> str:
