@@ -257,7 +257,7 @@ class Controller:
         except TaskUnknown:
             return await self._after_task(folder)
         group = self._served(folder)
-        if group is None or due.state is not TaskState.ACTIVE:
+        if group is None or not _is_due(due):
             return await self._after_task(folder)
         session = self._session(SessionRef(folder, _new_session_id(), SessionKind.TASK), group)
         _log.info("task starts", group=folder, session=session.ref.session, task=task)
@@ -523,6 +523,11 @@ async def _clean_up(running: RunningSession) -> None:
         await running.stop(grace=NO_GRACE)
     except SessionFailed as failure:
         _log.warning("left-over session stays", session=running.ref.session, reason=failure.diagnosis.operator)
+
+
+def _is_due(task: Task) -> bool:
+    """Not so when it was paused, or has run, since it was handed over."""
+    return task.state is TaskState.ACTIVE and task.next_run is not None and task.next_run <= datetime.now(UTC)
 
 
 def _new_session_id() -> str:
