@@ -1,12 +1,13 @@
 """The protocol of a chat network, and nothing about any one of them.
 
 What comes in is committed before the network is told that we have it, so a crash makes it come
-again and its id keeps it single. What goes out is given to `send` by the courier, one text of a
-chat after the other, until it is taken or refused for good.
+again and its id keeps it single. What goes out is given to `send` by the courier, one piece of a
+chat's texts after the other, until it is taken or refused for good.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -78,8 +79,15 @@ class Channel(Protocol):
         """Connect, stay connected, bring in what comes; until cancelled. Never raises for what the network does."""
         ...
 
-    async def send(self, jid: str, text: str, *, sender: str | None = None) -> None:
-        """Returns when the network has taken the whole text. Raises ChannelFailed or ChannelRefused."""
+    def parts(self, text: str, *, sender: str | None = None) -> Sequence[str]:
+        """The pieces in which the network takes this text, always the same ones, and who says it where that is told."""
+        ...
+
+    async def send(self, jid: str, part: str) -> None:
+        """Returns when the network has taken the piece. Raises ChannelFailed or ChannelRefused.
+
+        A piece that was taken although the network's word of it got lost is sent again.
+        """
         ...
 
     async def typing(self, jid: str, *, on: bool) -> None:

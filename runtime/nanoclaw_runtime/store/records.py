@@ -46,9 +46,11 @@ class EventType(StrEnum):
     SESSION = "session"
     """A session is running, ended or failed: session, kind, state; a failed one also failure, text."""
     FAILURE = "failure"
-    """Messages were given up: messages, text."""
+    """Messages were given up: messages, text. Or none of them, and a text did not reach its chat: also post."""
     TELL = "tell"
-    """An agent said something by itself: from (its group, maybe another one), sender (a name it chose or null), text."""
+    """An agent said something by itself: from (its group, maybe another), sender (a name it chose, or null), text."""
+    IMPORTED = "imported"
+    """History, tasks or a conversation came in from another host: import (the same for all groups of one import)."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,10 @@ class Post:
     origin: str
     """What it was made from, once for ever: `output:<session>:<ordinal>`, say."""
     state: PostState
+    parts: int
+    """How many pieces of the text the network has taken; a long one goes in several."""
     attempts: int
+    """Tries that failed since a piece was last taken."""
     next_attempt: datetime
     created: datetime
     sent: datetime | None

@@ -163,6 +163,7 @@ outbox = sa.Table(
     sa.Column("sender", sa.String(200)),
     sa.Column("origin", sa.String(300), nullable=False, unique=True),
     sa.Column("state", word(PostState), nullable=False),
+    sa.Column("parts", sa.Integer, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("next_attempt", UtcTime, nullable=False),
     sa.Column("created", UtcTime, nullable=False),

@@ -51,6 +51,7 @@ def upgrade() -> None:
         sa.Column("sender", sa.String(200)),
         sa.Column("origin", sa.String(300), nullable=False, unique=True),
         sa.Column("state", sa.String(32), nullable=False),
+        sa.Column("parts", sa.Integer, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("next_attempt", sa.DateTime, nullable=False),
         sa.Column("created", sa.DateTime, nullable=False),
