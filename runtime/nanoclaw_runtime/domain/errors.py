@@ -7,6 +7,7 @@ NanoclawError
 ├── TaskInvalid          a recurrence nobody can follow, a chat nobody has
 ├── RegistrationRefused  a group that cannot be added, changed or removed here
 ├── TransferRefused      files or records that cannot be taken in
+├── GroupBusy            a live session where nothing may change under it
 ├── SessionFailed        an agent that did not start, died, or went silent
 ├── StoreFailed
 └── SettingsInvalid
@@ -86,6 +87,17 @@ class RegistrationRefused(NanoclawError):
 
 class TransferRefused(NanoclawError):
     """Files or records that were sent cannot be taken in; nothing of them was kept."""
+
+
+class GroupBusy(NanoclawError):
+    """A group cannot be changed from outside while its agent works."""
+
+    def __init__(self, folder: str, session: str) -> None:
+        super().__init__(
+            f"group {folder!r} has a live session; end it with `nanoclaw sessions stop {session}` and begin again"
+        )
+        self.folder = folder
+        self.session = session
 
 
 class SessionFailed(NanoclawError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -322,6 +322,41 @@ class KubeClient:
             if response.status >= 400 and status_document(content) is not None:
                 raise error_of(target, response.status, response.headers, content)
             return response.status, content
+
+    async def upload_service(
+        self,
+        namespace: str,
+        service: str,
+        port_name: str,
+        path: str,
+        *,
+        content: AsyncIterable[bytes],
+        headers: Mapping[str, str],
+    ) -> tuple[int, bytes]:
+        """As `request_service`, for a PUT of content that is made while it is sent, however long that takes."""
+        target = Target("put", "services/proxy", namespace, service)
+        client = self._connection.streams
+        request = _Request("PUT", _proxy_path(namespace, service, port_name, path), target, headers=headers)
+        _, url, sent, *_ = await _serialized(client, request)
+        rest = client.rest_client
+        assert rest.pool_manager is not None
+        try:
+            async with rest.pool_manager.request(
+                "PUT",
+                url,
+                headers=sent,
+                data=content,
+                proxy=rest.proxy,
+                proxy_headers=rest.proxy_headers,
+                server_hostname=client.configuration.tls_server_name or None,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
+            ) as response:
+                answer = await read_body(response, target)
+        except _TRANSPORT as error:
+            raise _unreachable(target, error) from error
+        if response.status >= 400 and status_document(answer) is not None:
+            raise error_of(target, response.status, response.headers, answer)
+        return response.status, answer
 
     async def stream_service(
         self, namespace: str, service: str, port_name: str, path: str, headers: Mapping[str, str] | None = None

@@ -1,0 +1,172 @@
+"""Taking in what a group had on another host, and giving out what it has here.
+
+Nothing of a group changes while its agent works: files and records come in between two sessions,
+and only the last portion lets an agent see what waits. Reading is always possible. What an import
+brings is decided where it is planned (`domain.migration`); files are `ipc.archive`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from nanoclaw_runtime.contract import layout
+from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec
+from nanoclaw_runtime.controller.status import SessionStatus
+from nanoclaw_runtime.domain import project
+from nanoclaw_runtime.domain.errors import GroupBusy, GroupUnknown, TransferRefused
+from nanoclaw_runtime.domain.transfer import (
+    Area,
+    ChatBundle,
+    FileList,
+    FilesTaken,
+    GroupFacts,
+    Inventory,
+    PastAnswer,
+    PastChat,
+    Portion,
+    StoredMessage,
+    Taken,
+    TaskBundle,
+    not_logs,
+)
+from nanoclaw_runtime.ipc import archive, streams
+from nanoclaw_runtime.store.transfer import TransferBook
+
+_log = structlog.get_logger(__name__)
+
+
+class Transfer:
+    """The door for imports and exports.
+
+    `groups` are those served now, `sessions` those alive; `taken_in` is told of a group whose last
+    portion came, so that its messages are answered and its tasks run.
+    """
+
+    def __init__(
+        self,
+        tree: Path,
+        book: TransferBook,
+        config: ControllerConfig,
+        *,
+        groups: Callable[[], Sequence[GroupSpec]],
+        sessions: Callable[[], Sequence[SessionStatus]],
+        taken_in: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._tree, self._book, self._config = tree, book, config
+        self._groups, self._sessions, self._taken_in = groups, sessions, taken_in
+
+    async def inventory(self) -> Inventory:
+        conversations = await self._book.conversations()
+        live = {session.folder: session.session for session in self._sessions()}
+        return Inventory(
+            registration=self._config.registration,
+            assistant_name=self._config.assistant_name,
+            timezone=self._config.timezone,
+            groups=tuple(
+                GroupFacts(spec=spec, conversation=conversations.get(spec.folder), session=live.get(spec.folder))
+                for spec in sorted(self._groups(), key=lambda spec: spec.folder)
+            ),
+        )
+
+    # Records
+
+    async def messages(self, folder: str, *, after: int, limit: int) -> list[StoredMessage]:
+        """Raises GroupUnknown."""
+        return await self._book.messages(self._known(folder), after=after, limit=limit)
+
+    async def answers(self, folder: str, *, after: int, limit: int) -> list[PastAnswer]:
+        """Raises GroupUnknown."""
+        return await self._book.answers(self._known(folder), after=after, limit=limit)
+
+    async def tasks(self) -> TaskBundle:
+        return await self._book.tasks()
+
+    async def chats(self) -> list[PastChat]:
+        return await self._book.chats()
+
+    async def take_records(self, folder: str, portion: Portion) -> Taken:
+        """Raises GroupUnknown, GroupBusy or TransferRefused; nothing was kept then."""
+        self._free(folder)
+        taken = await self._book.take_in(portion, folder, at=datetime.now(UTC))
+        _log.info("records taken in", group=folder, messages=taken.messages, tasks=taken.tasks, runs=taken.runs)
+        if portion.complete:
+            await self._taken_in(folder)
+        return taken
+
+    async def take_chats(self, bundle: ChatBundle) -> int:
+        return await self._book.take_chats(bundle.chats)
+
+    # Files
+
+    async def files(self, area: Area, folder: str | None = None) -> FileList:
+        """What there is. Raises GroupUnknown, and TransferRefused when it cannot be read."""
+        root, wanted = self._place(area, folder)
+        try:
+            return await asyncio.to_thread(archive.listing, root, wanted)
+        except OSError as error:
+            raise _unreadable(root, error) from error
+
+    async def give_files(self, area: Area, folder: str | None = None) -> AsyncGenerator[bytes]:
+        """The area as a tar stream; refusals come before its first piece."""
+        found = await self.files(area, folder)
+        root, _ = self._place(area, folder)
+        return streams.flowing(archive.pack(root, [file.path for file in found.files]))
+
+    async def take_files(self, chunks: AsyncIterator[bytes], area: Area, folder: str | None = None) -> FilesTaken:
+        """Put the files of a tar stream in place, all or none of them.
+
+        Raises GroupUnknown, GroupBusy or TransferRefused.
+        """
+        root, wanted = self._changeable(area, folder)
+        try:
+            await asyncio.to_thread(root.mkdir, parents=True, exist_ok=True)
+            taken = await streams.drained(chunks, lambda read: archive.unpack(root, read, wanted))
+        except OSError as error:
+            raise _unreadable(root, error) from error
+        _log.info("files taken in", area=area.value, group=folder, files=taken.files, bytes=taken.bytes)
+        return taken
+
+    async def remove_files(self, paths: Sequence[str], area: Area, folder: str | None = None) -> int:
+        """How many of the files were there. Raises GroupUnknown, GroupBusy or TransferRefused."""
+        root, _ = self._changeable(area, folder)
+        return await asyncio.to_thread(archive.remove, root, paths)
+
+    def _changeable(self, area: Area, folder: str | None) -> tuple[Path, archive.Wanted]:
+        if folder is not None:
+            self._free(folder)
+        return self._place(area, folder)
+
+    def _place(self, area: Area, folder: str | None) -> tuple[Path, archive.Wanted]:
+        match area:
+            case Area.GROUP:
+                return self._tree / layout.group_dir(self._known(folder)), not_logs
+            case Area.SESSIONS:
+                return self._tree / layout.sessions_dir(self._known(folder)), archive.everything
+            case Area.GLOBAL:
+                return self._tree / layout.GLOBAL_DIR, not_logs
+            case Area.PROJECT:
+                return self._tree / layout.PROJECT_DIR, project.wanted
+
+    def _known(self, folder: str | None) -> str:
+        for spec in self._groups():
+            if spec.folder == folder:
+                return spec.folder
+        raise GroupUnknown(folder or "")
+
+    def _free(self, folder: str) -> None:
+        self._known(folder)
+        for session in self._sessions():
+            if session.folder == folder:
+                raise GroupBusy(folder, session.session)
+
+
+def _unreadable(root: Path, error: OSError) -> TransferRefused:
+    what = error.strerror or type(error).__name__
+    return TransferRefused(
+        f"{root} cannot be used ({what}); a group that was just added has its volumes after the controller's restart"
+    )

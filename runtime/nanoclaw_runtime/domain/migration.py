@@ -1,0 +1,359 @@
+"""What an import would change: a function of what a v1 host has and of what the installation has.
+
+What is there already stays as it is, so an import that is repeated changes nothing. Carrying a
+plan out, and the way back, are `cli.transfer`; the records are `transfer` and `v1_records`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, TypeVar
+from zoneinfo import ZoneInfo
+
+from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.config import GroupSpec
+from nanoclaw_runtime.domain import recurrence, v1_records
+from nanoclaw_runtime.domain.errors import TaskInvalid
+from nanoclaw_runtime.domain.transfer import (
+    GROUP_AREAS,
+    NO_FILES,
+    NO_TASKS,
+    Area,
+    FileFacts,
+    FileList,
+    GroupFacts,
+    Inventory,
+    PastChat,
+    PastMessage,
+    PastRun,
+    PastTask,
+    StoredMessage,
+    TaskBundle,
+)
+from nanoclaw_runtime.domain.v1_records import SYNC_MARK, V1Group, V1Records, complaint
+
+LARGEST_RECORD: Final = 768 * 1024
+"""Bytes of the JSON of one message, task or run; a request to the controller has at most 1 MiB."""
+
+
+_Sent = TypeVar("_Sent", PastMessage, PastTask, PastRun)
+
+
+class Verdict(StrEnum):
+    NEW = "new"
+    """Will be registered."""
+    UPDATE = "update"
+    SAME = "same"
+    UNDECLARED = "not declared"
+    """Cannot come in before the stack declares it."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a v1 host has."""
+
+    records: V1Records
+    files: Mapping[str, Mapping[Area, FileList]] = field(default_factory=dict)
+    """Of each folder below `groups/` and `data/sessions/`."""
+    shared: FileList = NO_FILES
+    """The memory all groups share."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What was not even looked at."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What is here of the groups an import is about."""
+
+    inventory: Inventory
+    tasks: TaskBundle = NO_TASKS
+    chats: tuple[PastChat, ...] = ()
+    messages: Mapping[str, Sequence[StoredMessage]] = field(default_factory=dict)
+    files: Mapping[str, Mapping[Area, FileList]] = field(default_factory=dict)
+    shared: FileList = NO_FILES
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    changed: tuple[FileFacts, ...] = ()
+    total: int = 0
+    kept: int = 0
+    """Newer here, and a group that was used here may have written them."""
+    links: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size for file in self.changed)
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    spec: GroupSpec
+    verdict: Verdict
+    messages: tuple[PastMessage, ...] = ()
+    messages_total: int = 0
+    answers: int = 0
+    """What its agent said; no history here has it."""
+    tasks: tuple[PastTask, ...] = ()
+    runs: tuple[PastRun, ...] = ()
+    conversation: str | None = None
+    files: Mapping[Area, FilePlan] = field(default_factory=dict)
+    session: str | None = None
+    """The session that is alive and has to end first."""
+
+    @property
+    def waiting(self) -> int:
+        return sum(message.waiting for message in self.messages)
+
+    @property
+    def has_records(self) -> bool:
+        return bool(self.messages or self.tasks or self.runs or self.conversation)
+
+
+@dataclass(frozen=True)
+class Plan:
+    groups: tuple[GroupPlan, ...]
+    chats: tuple[PastChat, ...]
+    shared: FilePlan
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def coming(self) -> tuple[GroupPlan, ...]:
+        """The groups that something is done for."""
+        return tuple(group for group in self.groups if group.verdict in {Verdict.NEW, Verdict.UPDATE})
+
+    @property
+    def empty(self) -> bool:
+        return not (self.coming or self.chats or self.shared.changed)
+
+
+def plan(host: Host, here: Installation, *, now: datetime, replace: bool = False) -> Plan:
+    """What is to be done so that the installation has what the host has.
+
+    `replace` lets the host win where both have something: tasks, the conversation, newer files.
+    """
+    return _Planner(host, here, now, replace=replace).plan()
+
+
+def file_plan(there: FileList, here: FileList, *, keep_newer: bool) -> FilePlan:
+    """Which files are not there yet with the same size and time."""
+    known = {file.path: file for file in here.files}
+    changed, kept = [], 0
+    for file in there.files:
+        other = known.get(file.path)
+        if other == file:
+            continue
+        if keep_newer and other is not None and other.modified > file.modified:
+            kept += 1
+        else:
+            changed.append(file)
+    return FilePlan(tuple(changed), len(there.files), kept, there.left_out)
+
+
+def declaration(specs: Iterable[GroupSpec]) -> str:
+    """The groups as lines of a stack file, below `groups:`."""
+    lines = []
+    for spec in specs:
+        fields: dict[str, object] = {"folder": spec.folder, "name": spec.name, "jid": spec.jid}
+        if not spec.requires_trigger and not spec.is_main:
+            fields["requiresTrigger"] = False
+        if container := spec.container_config.model_dump(mode="json", by_alias=True, exclude_defaults=True):
+            fields["containerConfig"] = container
+        said = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
+        lines += [f"{'- ' if first else '  '}{line}" for first, line in zip([True] + [False] * 9, said, strict=False)]
+    return "\n".join(lines)
+
+
+class _Planner:
+    def __init__(self, host: Host, here: Installation, now: datetime, *, replace: bool) -> None:
+        self._host, self._here, self._now, self._replace = host, here, now, replace
+        self._zone = ZoneInfo(here.inventory.timezone)
+        self._left_out = list(host.left_out)
+        self._messages = _by_chat(host.records)
+        self._tasks_here = {task.id: v1_records.v1_task(task) for task in here.tasks.tasks}
+        self._runs_here = {(run.task, v1_records.v1_run(run).run_at) for run in here.tasks.runs}
+
+    def plan(self) -> Plan:
+        groups = [planned for row in self._host.records.groups if (planned := self._group(row)) is not None]
+        self._strangers()
+        shared = file_plan(self._host.shared, self._here.shared, keep_newer=self._keep_newer(None))
+        return Plan(tuple(groups), tuple(self._chats()), shared, tuple(self._left_out))
+
+    def _group(self, row: V1Group) -> GroupPlan | None:
+        spec = self._spec(row)
+        if spec is None:
+            return None
+        facts = self._here.inventory.group(spec.folder)
+        if facts is None and (why := self._unwelcome(spec)):
+            self._leave_out(f"group {spec.folder}", why)
+            return GroupPlan(spec, Verdict.UNDECLARED)
+        found = self._content(row, facts.spec if facts else spec, facts)
+        changes = found.has_records or any(files.changed for files in found.files.values())
+        verdict = Verdict.NEW if facts is None else Verdict.UPDATE if changes else Verdict.SAME
+        return replace_fields(found, verdict=verdict)
+
+    def _spec(self, row: V1Group) -> GroupSpec | None:
+        if problem := names.folder_problem(row.folder):
+            self._leave_out(f"group {row.folder!r}", problem)
+            return None
+        try:
+            return v1_records.group_spec(row)
+        except ValueError as error:
+            self._leave_out(f"container configuration of group {row.folder}", complaint(error))
+        try:
+            return v1_records.group_spec(replace_fields(row, container_config=None))
+        except ValueError as error:
+            self._leave_out(f"group {row.folder}", complaint(error))
+            return None
+
+    def _unwelcome(self, spec: GroupSpec) -> str | None:
+        """Why the group cannot be registered."""
+        for facts in self._here.inventory.groups:
+            if facts.spec.jid == spec.jid:
+                return f"its chat {spec.jid} belongs to group {facts.spec.folder} here; one of them has to go"
+        if not self._here.inventory.registration:
+            return "the stack does not declare it, and registration is off: declare it and run `pulumi up`"
+        return None
+
+    def _content(self, row: V1Group, spec: GroupSpec, facts: GroupFacts | None) -> GroupPlan:
+        if facts is not None and spec.jid != row.jid:
+            self._leave_out(f"chat {row.jid} of group {spec.folder}", f"the stack gives the group the chat {spec.jid}")
+        answers, messages = self._history(row)
+        known = _known(self._here.messages.get(spec.folder, ()))
+        tasks = self._tasks(row, spec)
+        belonging = {task.id for task in tasks}
+        belonging |= {task.id for task in self._here.tasks.tasks if task.folder == spec.folder}
+        theirs = self._host.records.sessions.get(spec.folder)
+        ours = facts.conversation if facts else None
+        return GroupPlan(
+            spec=spec,
+            verdict=Verdict.SAME,
+            messages=tuple(message for message in messages if not known(message)),
+            messages_total=len(messages),
+            answers=answers,
+            tasks=tuple(tasks),
+            runs=tuple(self._runs(belonging)),
+            conversation=theirs if theirs != ours and (ours is None or self._replace) else None,
+            files=self._files(spec.folder, facts),
+            session=facts.session if facts else None,
+        )
+
+    def _history(self, row: V1Group) -> tuple[int, list[PastMessage]]:
+        cursor, answers, messages = self._host.records.cursors.get(row.jid, ""), 0, []
+        for message in self._messages.get(row.jid, ()):
+            if v1_records.is_answer(message, self._here.inventory.assistant_name):
+                answers += 1
+            elif message.content:
+                try:
+                    messages.append(_bounded(v1_records.past_message(message, cursor, self._zone)))
+                except ValueError as error:
+                    self._leave_out(f"message {message.id} of group {row.folder}", complaint(error))
+        return answers, messages
+
+    def _tasks(self, row: V1Group, spec: GroupSpec) -> list[PastTask]:
+        found = []
+        for task in self._host.records.tasks:
+            if task.group_folder != row.folder or (task.id in self._tasks_here and not self._replace):
+                continue
+            jid = spec.jid if task.chat_jid == row.jid else task.chat_jid
+            try:
+                past = _bounded(v1_records.past_task(task, jid, self._zone))
+                recurrence.first_run(past.kind, past.value, now=self._now, zone=self._zone.key)
+            except (ValueError, TaskInvalid) as error:
+                why = complaint(error) if isinstance(error, ValueError) else str(error)
+                self._leave_out(f"task {task.id} of group {row.folder}", why)
+            else:
+                found += [past] if self._tasks_here.get(past.id) != v1_records.v1_task(past) else []
+        return found
+
+    def _runs(self, tasks: set[str]) -> list[PastRun]:
+        runs = []
+        for row in self._host.records.runs:
+            if row.task_id in tasks:
+                try:
+                    run = _bounded(v1_records.past_run(row, self._zone))
+                except ValueError as error:
+                    self._leave_out(f"a run of task {row.task_id}", complaint(error))
+                    continue
+                runs += [run] if (run.task, v1_records.v1_run(run).run_at) not in self._runs_here else []
+        return runs
+
+    def _files(self, folder: str, facts: GroupFacts | None) -> dict[Area, FilePlan]:
+        there, here = self._host.files.get(folder, {}), self._here.files.get(folder, {})
+        keep = self._keep_newer(facts)
+        return {
+            area: file_plan(there.get(area, NO_FILES), here.get(area, NO_FILES), keep_newer=keep)
+            for area in GROUP_AREAS
+        }
+
+    def _keep_newer(self, facts: GroupFacts | None) -> bool:
+        """Whether newer files here are somebody's work: of a group that never spoke they are not."""
+        used = any(group.conversation for group in self._here.inventory.groups)
+        return not self._replace and (used if facts is None else facts.conversation is not None)
+
+    def _chats(self) -> list[PastChat]:
+        known, changed = {chat.jid: chat for chat in self._here.chats}, []
+        for row in self._host.records.chats:
+            if row.jid == SYNC_MARK or not row.last_message_time:
+                continue
+            try:
+                chat = v1_records.past_chat(row, self._zone)
+            except ValueError as error:
+                self._leave_out(f"chat {row.jid}", complaint(error))
+                continue
+            other = known.get(chat.jid)
+            if other is None or other.last_activity < chat.last_activity:
+                changed.append(chat)
+        return changed
+
+    def _strangers(self) -> None:
+        """What belongs to nobody who is registered."""
+        records = self._host.records
+        chats, folders = {group.jid for group in records.groups}, {group.folder for group in records.groups}
+        if lost := sum(len(rows) for jid, rows in self._messages.items() if jid not in chats):
+            self._leave_out(f"{lost} messages", "their chats are not registered")
+        for task in records.tasks:
+            if task.group_folder not in folders:
+                self._leave_out(f"task {task.id}", f"group {task.group_folder!r} is not registered")
+        for folder in sorted(self._host.files.keys() - folders):
+            self._leave_out(f"files of {folder}", "no group of this folder is registered")
+
+    def _leave_out(self, what: str, why: str) -> None:
+        self._left_out.append(LeftOut(what, why))
+
+
+def _by_chat(records: V1Records) -> dict[str, list[v1_records.V1Message]]:
+    found: dict[str, list[v1_records.V1Message]] = {}
+    for row in records.messages:
+        found.setdefault(row.chat_jid, []).append(row)
+    return found
+
+
+def _bounded(record: _Sent) -> _Sent:
+    """The record, unless no request has room for it: then a ValueError."""
+    if len(json.dumps(record.model_dump(mode="json"))) > LARGEST_RECORD:
+        raise ValueError("it is longer than what the controller takes at once")
+    return record
+
+
+def _known(stored: Sequence[StoredMessage]) -> Callable[[PastMessage], bool]:
+    """Whether a message is there: under its key, or, having none, under its number."""
+    keys = {message.key for message in stored}
+    unnamed = {message.number: message.text for message in stored if message.key is None}
+
+    def known(message: PastMessage) -> bool:
+        number = v1_records.number_of(message.key)
+        return message.key in keys or (number is not None and unnamed.get(number) == message.text)
+
+    return known

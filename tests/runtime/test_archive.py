@@ -1,0 +1,266 @@
+"""Files of a folder as a tar stream, both ways, with what hostile agents and broken senders may make of it."""
+
+import asyncio
+import io
+import os
+import tarfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanoclaw_runtime.domain import project
+from nanoclaw_runtime.domain.errors import TransferRefused
+from nanoclaw_runtime.ipc import archive, streams
+
+
+def written(root, files):
+    for path, content in files.items():
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    return root
+
+
+def paths(root):
+    return [file.path for file in archive.listing(root).files]
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def content(root):
+    return {path: (root / path).read_bytes() for path in paths(root)}
+
+
+def stream(*pieces):
+    """A reader of pieces, as `unpack` is given one."""
+    source = io.BytesIO(b"".join(pieces))
+    return source.read
+
+
+def sent(root):
+    return stream(*archive.pack(root, paths(root)))
+
+
+def tar(*members):
+    """An archive of (header fields, content); whatever the fields say goes in."""
+    out = b""
+    for fields, text in members:
+        info = tarfile.TarInfo()
+        info.size = len(text)
+        for name, value in fields.items():
+            setattr(info, name, value)
+        out += info.tobuf(tarfile.GNU_FORMAT) + text + b"\0" * (-len(text) % 512)
+    return stream(out, b"\0" * 1024)
+
+
+@pytest.fixture
+def there(tmp_path):
+    (tmp_path / "there").mkdir()
+    return tmp_path / "there"
+
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+name = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
+    lambda name: name not in {".", ".."}
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    files=st.dictionaries(
+        st.lists(name, min_size=1, max_size=3).map("/".join), st.binary(max_size=2000), max_size=6
+    ).filter(lambda files: not any(a != b and a.startswith(f"{b}/") for a in files for b in files))
+)
+def test_what_goes_out_comes_in_again(tmp_path_factory, files):
+    root = written(tmp_path_factory.mktemp("there"), files)
+    target = tmp_path_factory.mktemp("here")
+    taken = archive.unpack(target, sent(root))
+    assert content(target) == files
+    assert (taken.files, taken.bytes, taken.left_out) == (len(files), sum(map(len, files.values())), 0)
+    assert archive.listing(target) == archive.listing(root)
+
+
+def test_times_and_the_right_to_run_stay_and_the_group_may_write(there, here):
+    written(there, {"run.sh": b"#!", "notes/a.md": b"a"})
+    (there / "run.sh").chmod(0o700)
+    (there / "notes/a.md").chmod(0o600)
+    archive.unpack(here, sent(there))
+    assert [(here / path).stat().st_mode & 0o7777 for path in ("run.sh", "notes", "notes/a.md")] == [
+        0o775,
+        0o775,
+        0o664,
+    ]
+    assert (here / "run.sh").stat().st_mtime == 1_700_000_000
+
+
+def test_what_is_no_plain_file_is_counted_and_stays(there, here, tmp_path):
+    written(there, {"a": b"a"})
+    written(tmp_path, {"outside/secret": b"s"})
+    (there / "link").symlink_to(tmp_path / "outside/secret")
+    (there / "folder").symlink_to(tmp_path / "outside")
+    os.mkfifo(there / "pipe")
+    (there / os.fsdecode(b"\xff")).write_text("no name")
+    assert paths(there) == ["a"]
+    assert archive.listing(there).left_out == 4
+    every = ["a", "link", "folder/secret", "pipe", "gone", "a/b"]
+    archive.unpack(here, stream(*archive.pack(there, every)))
+    assert content(here) == {"a": b"a"}
+
+
+def test_a_folder_that_is_a_link_is_not_read(there, tmp_path):
+    written(there, {"secret": b"s"})
+    (tmp_path / "link").symlink_to(there)
+    with pytest.raises(NotADirectoryError):
+        archive.listing(tmp_path / "link")
+
+
+def test_a_folder_that_is_not_there_has_no_files(tmp_path):
+    assert paths(tmp_path / "missing") == []
+
+
+def test_a_path_that_is_not_wanted_moves_in_no_direction(there, here):
+    written(there, {"src/a.ts": b"a", ".env": b"KEY", "store/messages.db": b"db"})
+    assert [file.path for file in archive.listing(there, project.wanted).files] == ["src/a.ts"]
+    taken = archive.unpack(here, sent(there), project.wanted)
+    assert (paths(here), taken.left_out) == (["src/a.ts"], 2)
+
+
+def test_a_file_that_shrinks_while_it_is_sent_keeps_its_length(there, here):
+    written(there, {"log": b"x" * 600_000, "z": b"z"})
+    pieces = archive.pack(there, ["log", "z"])
+    first = [next(pieces), next(pieces)]
+    os.truncate(there / "log", 300_000)
+    archive.unpack(here, stream(*first, *pieces))
+    assert (here / "log").read_bytes()[: archive.PIECE] == b"x" * archive.PIECE
+    assert (here / "log").stat().st_size == 600_000
+    assert (here / "z").read_bytes() == b"z"
+
+
+REFUSED = [
+    pytest.param([({"name": "../evil"}, b"x")], "'../evil'", id="above"),
+    pytest.param([({"name": "a/../../evil"}, b"x")], "not one below", id="above, hidden"),
+    pytest.param([({"name": "/etc/evil"}, b"x")], "'/etc/evil'", id="absolute"),
+    pytest.param([({"name": "d/" * 70 + "x"}, b"x")], "not one below", id="too deep"),
+    pytest.param([({"name": ".nanoclaw-transfer-1/x"}, b"x")], "not one below", id="our own folder"),
+    pytest.param([({"name": "huge", "size": 2**60}, b"")], "does not fit", id="larger than any volume"),
+    pytest.param([({"name": "negative", "size": -512}, b"")], "-512 bytes", id="of negative size"),
+    pytest.param([({"name": "x", "type": tarfile.GNUTYPE_LONGNAME, "size": 2**40}, b"")], "header", id="endless name"),
+]
+
+
+@pytest.mark.parametrize(("members", "told"), REFUSED)
+def test_a_bad_archive_changes_nothing(here, members, told):
+    written(here, {"a": b"old"})
+    with pytest.raises(TransferRefused, match=told):
+        archive.unpack(here, tar(({"name": "a"}, b"new"), *members))
+    assert content(here) == {"a": b"old"}
+    assert names(here) == ["a"]
+
+
+@pytest.mark.parametrize("cut", [1, 400, 700, 1300])
+def test_an_archive_that_breaks_off_changes_nothing(here, there, cut):
+    written(there, {"a": b"n" * 1000, "b": b"b"})
+    whole = b"".join(archive.pack(there, ["a", "b"]))
+    with pytest.raises(TransferRefused, match="send it again"):
+        archive.unpack(here, stream(whole[:cut]))
+    assert names(here) == []
+
+
+LEFT_OUT = [
+    pytest.param({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, id="link"),
+    pytest.param({"type": tarfile.LNKTYPE, "linkname": "a"}, id="hard link"),
+    pytest.param({"type": tarfile.CHRTYPE}, id="device"),
+    pytest.param({"type": tarfile.FIFOTYPE}, id="pipe"),
+]
+
+
+@pytest.mark.parametrize("fields", LEFT_OUT)
+def test_entries_that_are_no_plain_files_are_left_out(here, fields):
+    taken = archive.unpack(here, tar(({"name": "a"}, b"1"), ({"name": "b"} | fields, b""), ({"name": "c"}, b"2")))
+    assert (paths(here), taken.files, taken.left_out) == (["a", "c"], 2, 1)
+
+
+def test_a_name_that_comes_twice_has_the_later_content(here):
+    taken = archive.unpack(here, tar(({"name": "a"}, b"1"), ({"name": "./a"}, b"2")))
+    assert (content(here), taken.files) == ({"a": b"2"}, 1)
+
+
+def test_links_an_agent_left_are_replaced_and_not_followed(here, there, tmp_path):
+    written(tmp_path, {"outside/keep": b"keep"})
+    (here / "notes").symlink_to(tmp_path / "outside")
+    (here / "a").symlink_to(tmp_path / "outside/keep")
+    written(there, {"notes/keep": b"new", "a": b"new"})
+    archive.unpack(here, sent(there))
+    assert (tmp_path / "outside/keep").read_bytes() == b"keep"
+    assert content(here) == {"notes/keep": b"new", "a": b"new"}
+
+
+def test_a_folder_makes_way_for_a_file_and_a_file_for_a_folder(here, there):
+    written(here, {"a/b": b"1", "c": b"2"})
+    written(there, {"a": b"3", "c/d": b"4"})
+    archive.unpack(here, sent(there))
+    assert content(here) == {"a": b"3", "c/d": b"4"}
+
+
+def test_what_a_crash_left_behind_is_swept_and_never_sent(here, there):
+    written(here, {".nanoclaw-transfer-old/0": b"half", "a": b"a"})
+    assert paths(here) == ["a"]
+    written(there, {"b": b"b"})
+    archive.unpack(here, sent(there))
+    assert names(here) == ["a", "b"]
+
+
+def test_files_are_removed_with_the_folders_they_leave_empty(here, tmp_path):
+    written(here, {"a/b/c": b"1", "a/d": b"2", "e/f": b"3"})
+    written(tmp_path, {"outside/keep": b"keep"})
+    (here / "link").symlink_to(tmp_path / "outside")
+    assert archive.remove(here, ["a/b/c", "e/f", "missing", "link/keep"]) == 2
+    assert names(here) == ["a", "link"]
+    assert names(here / "a") == ["d"]
+    assert (tmp_path / "outside/keep").exists()
+    with pytest.raises(TransferRefused):
+        archive.remove(here, ["../outside/keep"])
+
+
+async def test_a_stream_of_a_loop_is_read_in_a_thread(there, here):
+    written(there, {"a": os.urandom(1_000_000), "b": b""})
+    await streams.drained(streams.flowing(archive.pack(there, ["a", "b"])), lambda read: archive.unpack(here, read))
+    assert content(here) == content(there)
+
+
+async def test_a_stream_that_breaks_ends_the_reading(here):
+    async def breaking():
+        yield b"\0" * 100
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(ConnectionResetError, match="gone"):
+        await streams.drained(breaking(), lambda read: archive.unpack(here, read))
+    assert names(here) == []
+
+
+async def test_whoever_stops_waiting_stops_the_reading(here):
+    reading, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow():
+        reading.set()
+        await go_on.wait()
+        yield b"\0" * 100
+        yield b"\0" * 100
+
+    waiting = asyncio.create_task(streams.drained(slow(), lambda read: archive.unpack(here, read)))
+    await reading.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    go_on.set()
+    while names(here):
+        await asyncio.sleep(0.005)
