@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from nanoclaw_runtime.api import groups, queue, tasks
+from nanoclaw_runtime.api import groups, queue, tasks, transfer
 from nanoclaw_runtime.controller.host import Host
 
 
 def host_routers(host: Host) -> list[APIRouter]:
     """What `create_app` serves beside messages, sessions and events."""
-    return [queue.router(host.controller), groups.router(host.groups, host.controller), tasks.router(host.tasks)]
+    return [
+        queue.router(host.controller),
+        groups.router(host.groups, host.controller),
+        tasks.router(host.tasks),
+        transfer.router(host.transfer),
+    ]

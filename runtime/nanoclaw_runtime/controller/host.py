@@ -25,12 +25,14 @@ from nanoclaw_runtime.controller.scheduler import Scheduler
 from nanoclaw_runtime.controller.session import Surroundings
 from nanoclaw_runtime.controller.snapshots import Snapshots
 from nanoclaw_runtime.controller.status import Check
+from nanoclaw_runtime.controller.transfer import Transfer
 from nanoclaw_runtime.controller.volumes import GroupVolumes
 from nanoclaw_runtime.store.chats import ChatBook
 from nanoclaw_runtime.store.outbox import Outbox
 from nanoclaw_runtime.store.registrations import RegistrationBook
 from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.store.tasks import TaskBook
+from nanoclaw_runtime.store.transfer import TransferBook
 from nanoclaw_runtime.telemetry import Metrics
 
 
@@ -118,6 +120,15 @@ class Host:
             self.controller.accept, self._folder_of, self.chats, assistant_name=config.assistant_name
         )
 
+        self.transfer = Transfer(
+            means.tree,
+            TransferBook(store.database),
+            config,
+            groups=self.groups.all,
+            sessions=self.controller.sessions,
+            taken_in=self._taken_in,
+        )
+
     async def run(self) -> None:
         """Everything at once, until cancelled; what runs by itself begins when old sessions are found again."""
         await self.groups.load()
@@ -138,6 +149,10 @@ class Host:
     async def _tasks_changed(self, folder: str) -> None:
         self.tasks.changed()
         await self._snapshots.tasks_changed(folder)
+
+    async def _taken_in(self, _folder: str) -> None:
+        self.tasks.changed()
+        await self.controller.groups_changed()
 
     def _folder_of(self, jid: str) -> str | None:
         group = self.groups.by_jid(jid)
