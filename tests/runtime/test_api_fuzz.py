@@ -33,6 +33,8 @@ GOING = {"folder": "leaving"}
 HOUR = "3600000"
 
 
+schemathesis.serializer.alias("application/x-tar", "application/octet-stream")
+
 SETTINGS = SchemathesisConfig(
     projects=ProjectsConfig(
         default=ProjectConfig(generation=GenerationConfig(deterministic=True, max_examples=20)),

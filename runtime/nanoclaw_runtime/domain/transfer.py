@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from nanoclaw_runtime.contract.config import GroupSpec
@@ -48,6 +48,12 @@ def _sayable(text: str) -> str:
     return text
 
 
+def _no_number(moment: object) -> object:
+    if isinstance(moment, int | float):
+        raise ValueError("is a number; write it as ISO 8601")  # noqa: TRY004 - it becomes pydantic's own error
+    return moment
+
+
 def _utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
@@ -58,11 +64,11 @@ def _utc(moment: datetime) -> datetime:
 Text = Annotated[str, AfterValidator(_sayable)]
 Key = Annotated[Text, Field(min_length=1, max_length=128)]
 Jid = Annotated[Text, Field(min_length=1, max_length=255)]
-Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_no_number), AfterValidator(_utc)]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", strict=True)
 
 
 class PastMessage(_Record):
@@ -103,10 +109,10 @@ class PastTask(_Record):
     folder: str
     jid: Jid
     prompt: Text
-    kind: TaskKind
+    kind: Annotated[TaskKind, Field(strict=False)]
     value: Text
-    context: TaskContext
-    state: TaskState
+    context: Annotated[TaskContext, Field(strict=False)]
+    state: Annotated[TaskState, Field(strict=False)]
     next_run: Moment | None
     last_run: Moment | None
     last_result: Text | None
@@ -117,7 +123,7 @@ class PastRun(_Record):
     task: Annotated[Text, Field(min_length=1, max_length=64)]
     started: Moment
     seconds: Annotated[float, Field(ge=0, le=1e9)]
-    outcome: RunOutcome
+    outcome: Annotated[RunOutcome, Field(strict=False)]
     result: Text | None
     error: Text | None
 
@@ -145,7 +151,7 @@ class Inventory(_Record):
     """Whether groups may be added that the stack does not declare."""
     assistant_name: str
     timezone: str
-    groups: tuple[GroupFacts, ...]
+    groups: Annotated[tuple[GroupFacts, ...], Field(strict=False)]
 
     def group(self, folder: str) -> GroupFacts | None:
         return next((group for group in self.groups if group.spec.folder == folder), None)
@@ -154,25 +160,25 @@ class Inventory(_Record):
 class MessagePage(_Record):
     """In the order they were accepted; an empty page is behind the last."""
 
-    messages: tuple[StoredMessage, ...]
+    messages: Annotated[tuple[StoredMessage, ...], Field(strict=False)]
 
 
 class AnswerPage(_Record):
-    answers: tuple[PastAnswer, ...]
+    answers: Annotated[tuple[PastAnswer, ...], Field(strict=False)]
 
 
 class TaskBundle(_Record):
     """Every task with its log."""
 
-    tasks: tuple[PastTask, ...]
-    runs: tuple[PastRun, ...]
+    tasks: Annotated[tuple[PastTask, ...], Field(strict=False)]
+    runs: Annotated[tuple[PastRun, ...], Field(strict=False)]
 
 
 NO_TASKS: Final = TaskBundle(tasks=(), runs=())
 
 
 class ChatBundle(_Record):
-    chats: Annotated[tuple[PastChat, ...], Field(max_length=10_000)]
+    chats: Annotated[tuple[PastChat, ...], Field(strict=False)]
 
 
 class Portion(_Record):
@@ -180,9 +186,9 @@ class Portion(_Record):
 
     import_id: Key
     """The same for all portions of one import."""
-    messages: Annotated[tuple[PastMessage, ...], Field(max_length=10_000)] = ()
-    tasks: Annotated[tuple[PastTask, ...], Field(max_length=10_000)] = ()
-    runs: Annotated[tuple[PastRun, ...], Field(max_length=10_000)] = ()
+    messages: Annotated[tuple[PastMessage, ...], Field(strict=False)] = ()
+    tasks: Annotated[tuple[PastTask, ...], Field(strict=False)] = ()
+    runs: Annotated[tuple[PastRun, ...], Field(strict=False)] = ()
     conversation: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
     replace: bool = False
     """Whether tasks and the conversation take the place of those that are there."""
@@ -212,7 +218,7 @@ class FileFacts(_Record):
 
 
 class FileList(_Record):
-    files: tuple[FileFacts, ...]
+    files: Annotated[tuple[FileFacts, ...], Field(strict=False)]
     left_out: int
     """Links, devices and whatever else is neither a folder nor a plain file, and names that are no text."""
 
@@ -227,7 +233,7 @@ class FilesTaken(_Record):
 
 
 class Removal(_Record):
-    paths: Annotated[tuple[Text, ...], Field(max_length=10_000)]
+    paths: Annotated[tuple[Text, ...], Field(strict=False)]
 
 
 class Removed(_Record):
