@@ -37,7 +37,7 @@ schemathesis.serializer.alias("application/x-tar", "application/octet-stream")
 
 SETTINGS = SchemathesisConfig(
     projects=ProjectsConfig(
-        default=ProjectConfig(generation=GenerationConfig(deterministic=True, max_examples=20)),
+        default=ProjectConfig(generation=GenerationConfig(deterministic=True, max_examples=10)),
     )
 )
 schema = schemathesis.openapi.from_dict(whole_api(Mock()).openapi(), config=SETTINGS)
