@@ -85,6 +85,10 @@ class Agent:
         assert self.line() == wire.OUTPUT_END
         return answer
 
+    def looks_for_files(self) -> bool:
+        """Whether what was there before the start is taken, so that what comes now is a follow-up."""
+        return any(line.endswith(b" begins\n") for line in self.errors)
+
     def follow_up(self, text: str, name: str = "1-aaaa.json") -> None:
         self.drop(name, wire.FollowUp(text=text).encode())
 
@@ -220,7 +224,7 @@ def test_a_follow_up_is_answered_in_the_same_session_and_its_file_is_gone(agent)
 
 def test_follow_ups_are_answered_in_name_order_one_marker_each(agent):
     one = agent().give("sleep 1.5")
-    eventually(one.inbox.exists, "input folder")
+    eventually(one.looks_for_files, "session")
     # The later name is there first; both are taken while the first turn is still running.
     for name, text in (("2-bbbb.json", "second"), ("1-aaaa.json", "first")):
         (one.inbox / f"{name}.tmp").write_bytes(wire.FollowUp(text=text).encode())
@@ -271,7 +275,7 @@ def test_close_while_idle_ends_with_0_and_without_another_marker(agent):
 
 def test_close_in_flight_lets_the_turn_finish_and_leaves_later_messages_for_the_next_session(agent):
     one = agent().give("sleep 1.5; echo done")
-    eventually(one.inbox.exists, "input folder")
+    eventually(one.looks_for_files, "session")
     one.close()
     eventually(lambda: not (one.inbox / wire.CLOSE_FILE).exists(), "notice of _close")
     one.follow_up("too late")
