@@ -21,7 +21,7 @@ from nanoclaw_infra.mounts import mount_problems
 from nanoclaw_infra.refusals import StackRefused, sentences
 from nanoclaw_runtime.contract import names, wire
 from nanoclaw_runtime.contract.claims import Layout, Purpose, group_claims
-from nanoclaw_runtime.contract.config import ControllerConfig, Groups, RegistrationStorage, Resources
+from nanoclaw_runtime.contract.config import ControllerConfig, Groups, Pattern, RegistrationStorage, Resources
 from nanoclaw_runtime.contract.quantities import Quantity
 
 LOCAL_STACK: Final = "local"
@@ -161,6 +161,15 @@ class StackSettings(_Settings):
 
     @field_validator("runtime")
     @classmethod
+    def _on_a_cluster(cls, runtime: ControllerConfig) -> ControllerConfig:
+        if runtime.pattern is Pattern.DOCKER:
+            raise ValueError(
+                f"the pattern {runtime.pattern.value!r} runs on a Docker host, by `nanoclaw host`; write 'job' here"
+            )
+        return runtime
+
+    @field_validator("runtime")
+    @classmethod
     def _agent_image(cls, runtime: ControllerConfig) -> ControllerConfig:
         try:
             _image(runtime.agent.image)
@@ -265,7 +274,8 @@ class StackSecrets:
     """What a stack keeps encrypted; the values are secret Outputs, never plain text."""
 
     credentials: pulumi.Output[dict[str, str]] | None
-    """What agents get on stdin, by the names of `contract.wire.SECRET_KEYS`."""
+    """What agents get on stdin and what the controller keeps for its chat networks, by the names of
+    `contract.wire.SECRET_KEYS` and `CHANNEL_SECRET_KEYS`."""
     api_token: pulumi.Output[str] | None
     """Bearer token of the controller's API; generated once when left out."""
 
@@ -273,7 +283,8 @@ class StackSecrets:
     def read(cls, stack: str, config: pulumi.Config, settings: StackSettings) -> Self:
         """The secrets of the stack.
 
-        Raises StackRefused when one is not encrypted, nobody would get it, or credentials come from two sides.
+        Raises StackRefused when one is not encrypted, is missing, or nobody would get it, or when credentials come
+        from two sides.
         """
         problems = [
             f"{key} is in the stack file as plain text; remove it and run `pulumi config set --secret {how}`"
@@ -283,10 +294,8 @@ class StackSecrets:
         given = config.get_object(CREDENTIALS.partition(":")[2])
         if given is not None and not isinstance(given, dict):
             problems.append(f"{CREDENTIALS} is not a map; give one credential a key, with --path")
-        elif unknown := sorted((given or {}).keys() - set(wire.SECRET_KEYS)):
-            problems.append(
-                f"{CREDENTIALS}.{unknown[0]} is passed on to nobody; there are {', '.join(wire.SECRET_KEYS)}"
-            )
+        else:
+            problems += _useless(given or {}) + _missing(given or {}, settings)
         if given is not None and settings.credentials.existing_secret:
             problems.append(
                 f"{CREDENTIALS} is set and nanoclaw:settings.credentials.existingSecret is "
@@ -298,6 +307,25 @@ class StackSecrets:
             credentials=None if given is None else pulumi.Output.secret(given),
             api_token=config.get_secret(API_TOKEN.partition(":")[2]),
         )
+
+
+def _useless(credentials: Mapping[str, Any]) -> list[str]:
+    known = (*wire.SECRET_KEYS, *wire.CHANNEL_SECRET_KEYS)
+    unknown = sorted(credentials.keys() - set(known))
+    return [f"{CREDENTIALS}.{unknown[0]} is passed on to nobody; there are {', '.join(known)}"] if unknown else []
+
+
+def _missing(credentials: Mapping[str, Any], settings: StackSettings) -> list[str]:
+    """What a Secret of somebody else holds cannot be seen from here."""
+    key, telegram = wire.TELEGRAM_TOKEN_KEY, settings.runtime.channels.telegram
+    if telegram is None or credentials.get(key) or settings.credentials.existing_secret:
+        return []
+    told = (
+        f"nanoclaw:settings.runtime.channels.telegram is set, and there is no {key}; run "
+        f"`pulumi config set --secret --path {CREDENTIALS}.{key}`, or name a Secret that has it in "
+        "nanoclaw:settings.credentials.existingSecret"
+    )
+    return [told]
 
 
 @dataclass(frozen=True)

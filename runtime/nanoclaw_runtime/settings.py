@@ -60,6 +60,13 @@ class RuntimeSettings:
         found = {key: _secret(self.credentials_dir / key) for key in wire.SECRET_KEYS}
         return {key: value for key, value in found.items() if value}
 
+    def channel_secret(self, key: str) -> str | None:
+        """A secret the controller keeps for itself, as it is now; one of `wire.CHANNEL_SECRET_KEYS`.
+
+        Raises SettingsInvalid for a file that cannot be read.
+        """
+        return _secret(self.credentials_dir / key) or None
+
     def api_token(self) -> str:
         """The token the API asks for, as it is now. Raises SettingsInvalid when there is none."""
         file = self.api_token_dir / names.API_TOKEN_KEY

@@ -109,6 +109,13 @@ def changed(path, value):
             id="secret in the environment",
         ),
         pytest.param(
+            ("runtime", "agent", "env"),
+            {"TELEGRAM_BOT_TOKEN": "1:x"},
+            "nanoclaw:settings.runtime.agent.env: 'TELEGRAM_BOT_TOKEN' is a secret and would be readable in the pod; put it "
+            "into the credentials",
+            id="token of a channel in the environment",
+        ),
+        pytest.param(
             ("runtime", "maxConcurrentSessions"),
             0,
             "nanoclaw:settings.runtime.maxConcurrentSessions is 0; input should be greater than or equal to 1",
@@ -292,3 +299,11 @@ def test_an_allowlist_cannot_name_the_installations_own_claims():
 def test_folders_of_nodes_are_not_opened_where_the_platform_forbids_them(platform, create, told):
     with pytest.raises(StackRefused, match=rf"hostPathsOnNodes is true, but {told}, which forbids folders of nodes"):
         read(platform=platform, settings=with_mounts(create=create, hostPathsOnNodes=True))
+
+
+def test_the_pattern_of_a_docker_host_is_not_a_clusters():
+    with pytest.raises(
+        StackRefused,
+        match=r"nanoclaw:settings.runtime: the pattern 'docker' runs on a Docker host, by `nanoclaw host`; write 'job' here",
+    ):
+        read(settings=changed(("runtime", "pattern"), "docker"))

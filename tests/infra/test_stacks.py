@@ -187,6 +187,28 @@ def test_an_existing_secret_is_mounted_by_its_name():
     assert {"name": "credentials", "secret": {"secretName": "team-keys", "defaultMode": 0o440}} in volumes
 
 
+def telegram(stack, **more):
+    """The stack's settings with a channel."""
+    changed = settings(stack) | more
+    return changed | {"runtime": changed["runtime"] | {"channels": {"telegram": {}}}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"nanoclaw:credentials": {"TELEGRAM_BOT_TOKEN": "1:x"}}, id="in the stack"),
+        pytest.param(
+            {"nanoclaw:settings": telegram("local", credentials={"existingSecret": "team-keys"})}, id="somebody else's"
+        ),
+    ],
+)
+def test_a_channel_has_its_token_from_the_stack_or_from_somebody_elses_secret(changes):
+    config = configuration("local", {"nanoclaw:settings": telegram("local")} | changes)
+    registered = record("local", config, ("nanoclaw:credentials",))
+
+    assert told(registered).channels.telegram is not None
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -200,6 +222,12 @@ def test_an_existing_secret_is_mounted_by_its_name():
             {"nanoclaw:credentials": {"OPENAI_KEY": "sk"}},
             "nanoclaw:credentials.OPENAI_KEY is passed on to nobody",
             id="key",
+        ),
+        pytest.param(
+            {"nanoclaw:settings": telegram("local"), "nanoclaw:credentials": {"ANTHROPIC_API_KEY": "sk"}},
+            "channels.telegram is set, and there is no TELEGRAM_BOT_TOKEN; run `pulumi config set --secret --path "
+            "nanoclaw:credentials.TELEGRAM_BOT_TOKEN`, or name a Secret",
+            id="no token for a channel",
         ),
     ],
 )

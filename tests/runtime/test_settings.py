@@ -46,6 +46,16 @@ def test_credentials_are_read_anew_and_only_those_agents_know(pod):
     assert settings.credentials() == {"ANTHROPIC_API_KEY": "two"}
 
 
+def test_the_token_of_a_channel_is_read_anew_and_no_agent_gets_it(pod):
+    root, environ = pod
+    settings = RuntimeSettings.load(environ)
+    assert settings.channel_secret("TELEGRAM_BOT_TOKEN") is None
+    for token in ("1:one", "1:two"):
+        (root / "credentials/TELEGRAM_BOT_TOKEN").write_text(f"{token}\n")
+        assert settings.channel_secret("TELEGRAM_BOT_TOKEN") == token
+    assert settings.credentials() == {}
+
+
 def test_no_credentials_folder_means_no_credentials(pod):
     root, environ = pod
     (root / "credentials").rmdir()

@@ -75,7 +75,7 @@ def _valid_timezone(name: str) -> str:
 
 
 def _valid_env(env: dict[str, str]) -> dict[str, str]:
-    if secret := sorted(env.keys() & set(wire.SECRET_KEYS)):
+    if secret := sorted(env.keys() & {*wire.SECRET_KEYS, *wire.CHANNEL_SECRET_KEYS}):
         raise ValueError(f"{secret[0]!r} is a secret and would be readable in the pod; put it into the credentials")
     return env
 
