@@ -343,6 +343,16 @@ async def test_nothing_is_sent_before_there_is_a_connection(network):
         await bot(network).send("tg:42", "hello")
 
 
+async def test_a_channel_that_is_closed_lets_what_is_being_sent_be_taken(network, inbound):
+    going_on = network.holds("sendMessage")
+    async with asyncio.TaskGroup() as tasks, running(bot(network), inbound) as channel:
+        await network.until(lambda: "getUpdates" in network.calls)
+        tasks.create_task(channel.send("tg:42", "hello"))
+        await network.until(lambda: "sendMessage" in network.calls)
+        asyncio.get_running_loop().call_soon(going_on.set)
+    assert network.sent == [(42, "hello")]
+
+
 async def test_typing_is_shown_and_never_raises(network, connected):
     await connected.typing("tg:42", on=True)
     await connected.typing("tg:42", on=False)

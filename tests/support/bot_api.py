@@ -84,6 +84,12 @@ class BotApi:
         """The next call of this method gets no answer, though it may have been carried out."""
         self._troubles[method].append("taken" if taken else "lost")
 
+    def holds(self, method) -> asyncio.Event:
+        """The next call of this method is carried out when the event is set."""
+        going_on = asyncio.Event()
+        self._troubles[method].append(going_on)
+        return going_on
+
     async def until(self, condition) -> None:
         async with self._changed:
             await self._changed.wait_for(condition)
@@ -93,6 +99,7 @@ class BotApi:
         form = await request.post()
         fields = {key: _value(value) for key, value in form.items()}
         self.calls.append(method)
+        await self._tell()
         trouble = self._troubles[method].popleft() if self._troubles[method] else None
         try:
             if request.match_info["token"] != self.token:
@@ -101,8 +108,10 @@ class BotApi:
                 return web.json_response(trouble[1], status=trouble[0])
             if trouble == "lost":
                 return _hang_up(request)
+            if isinstance(trouble, asyncio.Event):
+                await trouble.wait()
             result = await self._methods[method](fields)
-            return _hang_up(request) if trouble else web.json_response({"ok": True, "result": result})
+            return _hang_up(request) if trouble == "taken" else web.json_response({"ok": True, "result": result})
         finally:
             await self._tell()
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import Final
 
@@ -36,6 +36,8 @@ ANSWER: Final = 30.0
 # Seconds for an answer. Long, because a text whose answer we do not wait for is sent twice.
 CONNECT: Final = 10.0
 CONNECTIONS: Final = 32
+LAST_WORDS: Final = 10.0
+# Seconds in which what is being sent may still be answered when the channel is closed.
 LONGEST_PAUSE: Final = 60.0
 # Seconds between two tries to reach a network that does not answer.
 SLOWLY: Final = 60.0
@@ -66,6 +68,9 @@ class Telegram:
         self._offset: int | None = None
         self._trouble: str | None = "not connected yet"
         self._failures = 0
+        self._sending = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         for library in ("telegram", "httpx", "httpcore"):
             logging.getLogger(library).setLevel(logging.CRITICAL + 1)
 
@@ -93,10 +98,11 @@ class Telegram:
             raise ChannelRefused(f"{jid!r} is no Telegram chat; one has a number behind {messages.PREFIX!r}")
         if self._bot is None:
             raise ChannelFailed(self._trouble or "Telegram is not connected")
-        try:
-            await self._bot.send_message(chat, part)
-        except TelegramError as error:
-            raise _not_sent(jid, error, self._told(error)) from None  # the library's text may hold the token
+        with self._under_way():
+            try:
+                await self._bot.send_message(chat, part)
+            except TelegramError as error:
+                raise _not_sent(jid, error, self._told(error)) from None  # the library's text may hold the token
 
     async def typing(self, jid: str, *, on: bool) -> None:
         chat = messages.chat_id(jid)
@@ -122,6 +128,21 @@ class Telegram:
                 yield bot
             finally:
                 self._bot = None
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_WORDS):
+                        await self._quiet.wait()
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """The connection is not closed under what happens in here."""
+        self._sending += 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._sending -= 1
+            if not self._sending:
+                self._quiet.set()
 
     async def _poll(self, bot: Bot, inbound: Inbound) -> None:
         """Bring in what comes. Raises InvalidToken, anything else is waited out here: sending goes on meanwhile."""
