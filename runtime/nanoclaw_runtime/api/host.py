@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from nanoclaw_runtime.api import groups, queue, tasks, transfer
+from nanoclaw_runtime.api import groups, outbox, queue, tasks, transfer
 from nanoclaw_runtime.controller.host import Host
 
 
@@ -14,5 +14,6 @@ def host_routers(host: Host) -> list[APIRouter]:
         queue.router(host.controller),
         groups.router(host.groups, host.controller),
         tasks.router(host.tasks),
+        outbox.router(host.outbox, host.chats),
         transfer.router(host.transfer),
     ]
