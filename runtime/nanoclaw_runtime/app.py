@@ -11,9 +11,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing, suppress
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -85,7 +85,7 @@ def main() -> None:
     configure_logging()
     try:
         settings = RuntimeSettings.load(os.environ)
-        asyncio.run(_until_signalled(settings))
+        asyncio.run(until_signalled(run(settings)))
     except (NanoclawError, KubeError) as error:
         _log.error("controller cannot start", reason=str(error))
         sys.exit(1)
@@ -94,13 +94,14 @@ def main() -> None:
         sys.exit(1)
 
 
-async def _until_signalled(settings: RuntimeSettings) -> None:
-    life = asyncio.create_task(run(settings), name="controller process")
+async def until_signalled(life: Coroutine[Any, Any, None]) -> None:
+    """Run a controller's whole life; SIGTERM and Ctrl-C end it in good order."""
+    task = asyncio.create_task(life, name="controller process")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, life.cancel)
+        loop.add_signal_handler(number, task.cancel)
     with suppress(asyncio.CancelledError):
-        await life
+        await task
     _log.info("controller stopped")
 
 

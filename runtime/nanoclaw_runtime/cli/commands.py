@@ -16,17 +16,17 @@ from typing import Annotated, Final
 import typer
 
 from nanoclaw_runtime.api.schemas import AcceptedView
-from nanoclaw_runtime.cli import doctor, groups, logs, queue, render, tasks
+from nanoclaw_runtime.cli import doctor, groups, host, logs, queue, render, tasks
 from nanoclaw_runtime.cli.conversation import Turn, hear
 from nanoclaw_runtime.cli.errors import CommandFailed
-from nanoclaw_runtime.cli.examine import examine, reachable
+from nanoclaw_runtime.cli.examine import examine, examine_direct, reachable
 from nanoclaw_runtime.cli.installation import Target
 from nanoclaw_runtime.cli.options import Options, finish, line, run, show
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.cli.render import Output
 from nanoclaw_runtime.kube.client import KubeClient
 
-COMMON: Final = ("--kubeconfig", "--context", "--namespace", "-n", "--output", "-o")
+COMMON: Final = ("--kubeconfig", "--context", "--namespace", "-n", "--url", "--token-file", "--output", "-o")
 """Options of every command; they may stand anywhere on the line."""
 
 
@@ -62,22 +62,30 @@ app.add_typer(groups.app, name="groups")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(tasks.app, name="tasks")
 app.command(name="queue")(queue.queue)
+app.command(name="host")(host.host)
 
 
 @app.callback()
 def _common(
     context: typer.Context,
+    *,
     kubeconfig: Annotated[Path | None, typer.Option(help="File with the cluster's address.", dir_okay=False)] = None,
     kube_context: Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")] = None,
     namespace: Annotated[
         str | None,
         typer.Option("--namespace", "-n", envvar="NANOCLAW_NAMESPACE", help="Found by the controller when left out."),
     ] = None,
+    url: Annotated[
+        str | None, typer.Option(envvar="NANOCLAW_URL", help="A controller's own address, such as `nanoclaw host` has.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(envvar="NANOCLAW_TOKEN_FILE", help="File with the token for --url.", dir_okay=False)
+    ] = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="json for scripts.")] = Output.TABLE,
 ) -> None:
-    """Talk to NanoClaw agents on a cluster, with nothing but a kubeconfig. The options here may stand anywhere."""
+    """Talk to NanoClaw agents, on a cluster with nothing but a kubeconfig. The options here may stand anywhere."""
     token = os.environ.get("NANOCLAW_TOKEN") or None
-    context.obj = Options(Target(kubeconfig, kube_context, namespace, token), output)
+    context.obj = Options(Target(kubeconfig, kube_context, namespace, token, url, token_file), output)
 
 
 @app.command()
@@ -208,6 +216,11 @@ def examine_all(context: typer.Context) -> None:
     options: Options = context.obj
 
     async def work() -> bool:
+        if options.target.url is not None:
+            async with await Remote.connect(options.target) as remote:
+                found = await examine_direct(remote)
+            show(options, found, lambda: render.findings(found))
+            return doctor.healthy(found)
         with _waiting("API server") as tell:
             async with await KubeClient.connect(options.target.kubeconfig, options.target.context) as client:
                 found = [await reachable(client)]

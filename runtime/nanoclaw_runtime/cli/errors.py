@@ -13,6 +13,10 @@ class NotReachable(CommandFailed):
     """The controller, or the way to it, does not answer."""
 
 
+class Away(NotReachable):
+    """It does not answer now, and may in a moment: it is being replaced, or the network blinked."""
+
+
 class Refused(CommandFailed):
     """The controller answered with a problem document."""
 

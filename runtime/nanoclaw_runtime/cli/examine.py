@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
+from nanoclaw_runtime.backends.docker_client import DockerClient, DockerFailed
 from nanoclaw_runtime.cli import doctor
+from nanoclaw_runtime.cli.direct import Direct
 from nanoclaw_runtime.cli.doctor import Finding, Verdict
 from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable, Refused
 from nanoclaw_runtime.cli.installation import DEPLOYMENTS
@@ -60,7 +62,15 @@ async def examine(remote: Remote, tell: Tell) -> list[Finding]:
         if check == "namespace" and found[-1].verdict is Verdict.BAD:
             return found
     tell("service")
-    return [*found, *await _service(remote)]
+    return [*found, *await _service(remote, "answers through the API server")]
+
+
+async def examine_direct(remote: Remote) -> list[Finding]:
+    """The same for a controller that is reached directly; it looks after its own host."""
+    way = remote.transport
+    assert isinstance(way, Direct)
+    found = await _service(remote, f"answers at {way.url}")
+    return [await _engine(), *found] if way.local and not doctor.healthy(found[:1]) else found
 
 
 async def _guarded(check: str, look: Awaitable[Finding]) -> Finding:
@@ -74,30 +84,34 @@ async def _guarded(check: str, look: Awaitable[Finding]) -> Finding:
 
 async def _namespace(remote: Remote) -> Finding:
     try:
-        await remote.client.get(NAMESPACES, remote.namespace)
+        await remote.cluster.client.get(NAMESPACES, remote.cluster.namespace)
     except NotFound:
         return doctor.failed(
-            "namespace", f"there is no namespace {remote.namespace!r}", "name another with --namespace, or `pulumi up`"
+            "namespace",
+            f"there is no namespace {remote.cluster.namespace!r}",
+            "name another with --namespace, or `pulumi up`",
         )
-    return Finding(check="namespace", verdict=Verdict.GOOD, evidence=remote.namespace)
+    return Finding(check="namespace", verdict=Verdict.GOOD, evidence=remote.cluster.namespace)
 
 
 async def _deployment(remote: Remote) -> Finding:
-    return doctor.deployment(await remote.client.get(DEPLOYMENTS, names.CONTROLLER, namespace=remote.namespace))
+    return doctor.deployment(
+        await remote.cluster.client.get(DEPLOYMENTS, names.CONTROLLER, namespace=remote.cluster.namespace)
+    )
 
 
 async def _pods(remote: Remote) -> Finding:
-    return doctor.pods(await remote.client.list(PODS, namespace=remote.namespace, labels=OURS))
+    return doctor.pods(await remote.cluster.client.list(PODS, namespace=remote.cluster.namespace, labels=OURS))
 
 
 async def _claims(remote: Remote) -> Finding:
-    return doctor.claims(await remote.client.list(CLAIMS, namespace=remote.namespace, labels=OURS))
+    return doctor.claims(await remote.cluster.client.list(CLAIMS, namespace=remote.cluster.namespace, labels=OURS))
 
 
 async def _rights(remote: Remote) -> Finding:
     allowed = {
-        told: await remote.client.allowed(
-            verb, resource, subresource=subresource, namespace=remote.namespace, name=name
+        told: await remote.cluster.client.allowed(
+            verb, resource, subresource=subresource, namespace=remote.cluster.namespace, name=name
         )
         for verb, resource, subresource, name, told in _RIGHTS
     }
@@ -105,11 +119,19 @@ async def _rights(remote: Remote) -> Finding:
 
 
 async def _warnings(remote: Remote) -> Finding:
-    found = await remote.client.list(EVENTS, namespace=remote.namespace, fields="type=Warning")
+    found = await remote.cluster.client.list(EVENTS, namespace=remote.cluster.namespace, fields="type=Warning")
     return doctor.warnings(found, datetime.now(UTC))
 
 
-async def _service(remote: Remote) -> list[Finding]:
+async def _engine() -> Finding:
+    try:
+        version = await DockerClient().ready()
+    except DockerFailed as error:
+        return doctor.failed("docker engine", str(error), "start it; `nanoclaw host` does not start without it")
+    return Finding(check="docker engine", verdict=Verdict.GOOD, evidence=f"answers, version {version}")
+
+
+async def _service(remote: Remote, way: str) -> list[Finding]:
     try:
         answers = await remote.healthz()
     except NotReachable as error:
@@ -120,9 +142,9 @@ async def _service(remote: Remote) -> list[Finding]:
             doctor.skipped("controller's own checks", nothing),
         ]
     alive = (
-        Finding(check="service", verdict=Verdict.GOOD, evidence="answers through the API server")
+        Finding(check="service", verdict=Verdict.GOOD, evidence=way)
         if answers
-        else doctor.failed("service", "answers that it cannot go on", "kubectl delete the controller's pod")
+        else doctor.failed("service", "answers that it cannot go on", "restart the controller")
     )
     return [alive, await _token(remote), *await _own_checks(remote)]
 

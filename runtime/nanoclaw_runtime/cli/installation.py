@@ -26,12 +26,16 @@ DEFAULT_NAMESPACE: Final = "nanoclaw"
 
 @dataclass(frozen=True)
 class Target:
-    """Which cluster, and whose installation in it; None where it is to be found out."""
+    """Which cluster, and whose installation in it; None where it is to be found out. With `url` it is no cluster."""
 
     kubeconfig: Path | None = None
     context: str | None = None
     namespace: str | None = None
     token: str | None = None
+    url: str | None = None
+    """Address of a controller's API, such as that of `nanoclaw host`."""
+    token_file: Path | None = None
+    """Where the token of that API is, unless `token` is given."""
 
 
 async def find_namespace(client: KubeClient) -> str:

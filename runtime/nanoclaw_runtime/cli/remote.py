@@ -1,8 +1,4 @@
-"""The controller's API through the API server's service proxy, with typed answers.
-
-The API server needs `services/proxy` of us and keeps the Authorization header for itself, so the
-controller's token travels in a header of its own.
-"""
+"""The controller's API with typed answers, whichever way it is reached (`transport`)."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
@@ -30,12 +26,12 @@ from nanoclaw_runtime.api.schemas import (
     SessionList,
     SessionView,
 )
-from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable, Refused
-from nanoclaw_runtime.cli.installation import Target, find_namespace, find_token
+from nanoclaw_runtime.cli.direct import Direct
+from nanoclaw_runtime.cli.errors import Away, CommandFailed, Refused
+from nanoclaw_runtime.cli.installation import Target
+from nanoclaw_runtime.cli.service_proxy import ServiceProxy
 from nanoclaw_runtime.cli.stream import StreamReader
-from nanoclaw_runtime.contract import names
-from nanoclaw_runtime.kube.client import KubeClient
-from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound, StreamLost, Unavailable
+from nanoclaw_runtime.cli.transport import Transport
 
 RECONNECT: Final = 1.0
 # Seconds between two tries to reach a controller that is gone for the moment.
@@ -48,23 +44,22 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 class Remote:
     """One installation's controller. Open it with `Remote.connect` as an async context manager."""
 
-    def __init__(self, client: KubeClient, namespace: str, token: str | None) -> None:
-        self.client = client
-        self.namespace = namespace
+    def __init__(self, transport: Transport, token: str | None) -> None:
+        self.transport = transport
         self._token = token
 
     @classmethod
     async def connect(cls, target: Target) -> Self:
         """Raises NotConfigured without a cluster, NotReachable, or CommandFailed for an unclear namespace."""
-        client = await KubeClient.connect(target.kubeconfig, target.context)
-        try:
-            return cls(client, target.namespace or await find_namespace(client), target.token)
-        except KubeError as error:
-            await client.close()
-            raise NotReachable(f"{error}; check --kubeconfig and --context") from error
-        except BaseException:
-            await client.close()
-            raise
+        if target.url is not None:
+            return cls(Direct(target.url, target.token_file), target.token)
+        return cls(await ServiceProxy.connect(target), target.token)
+
+    @property
+    def cluster(self) -> ServiceProxy:
+        """For what is asked of the cluster itself; only where there is one."""
+        assert isinstance(self.transport, ServiceProxy)
+        return self.transport
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,7 +67,7 @@ class Remote:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.client.close()
+        await self.transport.close()
 
     async def send(
         self, folder: str, text: str, *, sender: str, client_id: str, absent: Callable[[], None] = lambda: None
@@ -86,9 +81,7 @@ class Remote:
         while True:
             try:
                 return await self.ask(AcceptedView, "POST", f"/v1/groups/{part(folder)}/messages", body)
-            except NotReachable as error:
-                if not isinstance(error.__cause__, Unavailable):
-                    raise
+            except Away:
                 if until is None:
                     until = time.monotonic() + PATIENCE
                     absent()
@@ -120,7 +113,7 @@ class Remote:
         return _decoded(Readiness, content)
 
     async def healthz(self) -> bool:
-        """Whether the controller answers through the service proxy; needs no token."""
+        """Whether the controller answers; needs no token."""
         status, _ = await self._request("GET", "/healthz", headers={})
         return status == 200
 
@@ -132,17 +125,13 @@ class Remote:
         while True:
             address = path if after is None else f"{path}?after={after}"
             reader = StreamReader()
-            stream = self.client.stream_service(self.namespace, names.CONTROLLER, names.API_PORT_NAME, address, headers)
-            try:
-                async with contextlib.aclosing(stream) as chunks:
+            # Away: the controller restarts, or the network blinked.
+            with contextlib.suppress(Away):
+                async with contextlib.aclosing(self.transport.stream(address, headers)) as chunks:
                     async for chunk in chunks:
                         for event in reader.feed(chunk):
                             after = event.id
                             yield event
-            except (StreamLost, Unavailable):
-                pass  # the controller restarts, or the network blinked
-            except KubeError as error:
-                raise NotReachable(_told(error)) from error
             await asyncio.sleep(RECONNECT)
 
     async def ask(self, kind: type[_Answer], method: str, path: str, body: Any = None) -> _Answer:
@@ -156,33 +145,34 @@ class Remote:
             raise _refusal(status, content)
         return content
 
+    async def upload(self, path: str, content: AsyncIterable[bytes]) -> bytes:
+        """PUT an archive that is made while it is sent; the body of the answer. Raises Refused or NotReachable."""
+        headers = await self._headers() | {"Content-Type": "application/x-tar"}
+        status, answer = await self.transport.upload(path, content=content, headers=headers)
+        if status >= 400:
+            raise _refusal(status, answer)
+        return answer
+
+    async def download(self, path: str) -> AsyncGenerator[bytes]:
+        """The body of a GET in pieces, however long it is. Raises NotReachable, also when it breaks off."""
+        async with contextlib.aclosing(self.transport.stream(path, await self._headers())) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
     async def _request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, bytes]:
-        try:
-            return await self.client.request_service(
-                self.namespace, names.CONTROLLER, names.API_PORT_NAME, method, path, json=body, headers=headers
-            )
-        except KubeError as error:
-            raise NotReachable(_told(error)) from error
+        return await self.transport.request(method, path, body=body, headers=headers or {})
 
     async def _headers(self) -> dict[str, str]:
         if self._token is None:
-            self._token = await find_token(self.client, self.namespace)
+            self._token = await self.transport.token()
         return {TOKEN_HEADER: self._token}
 
 
 def part(text: str) -> str:
     """`text` as one part of a path."""
     return quote(text, safe="")
-
-
-def _told(error: KubeError) -> str:
-    if isinstance(error, Forbidden):
-        return f"you may not use the controller's service proxy: {error.message}"
-    if isinstance(error, NotFound):
-        return f"there is no controller in namespace {error.target.namespace!r}; name another one with --namespace"
-    return f"the controller cannot be reached: {error.message}; `nanoclaw doctor` looks for the reason"
 
 
 def _refusal(status: int, content: bytes) -> Refused:

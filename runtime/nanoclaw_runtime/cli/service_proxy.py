@@ -1,0 +1,80 @@
+"""To a controller on a cluster: through the API server's service proxy, with nothing but a kubeconfig.
+
+The API server needs `services/proxy` of us and keeps the Authorization header for itself, so the
+controller's token travels in a header of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from typing import Any, Self
+
+from nanoclaw_runtime.cli.errors import Away, NotReachable
+from nanoclaw_runtime.cli.installation import Target, find_namespace, find_token
+from nanoclaw_runtime.cli.transport import Headers
+from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound, StreamLost, Unavailable
+
+
+class ServiceProxy:
+    """See `Transport`. `client` and `namespace` are for what is asked of the cluster itself."""
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self.client = client
+        self.namespace = namespace
+
+    @classmethod
+    async def connect(cls, target: Target) -> Self:
+        """Raises NotConfigured without a cluster, NotReachable, or CommandFailed for an unclear namespace."""
+        client = await KubeClient.connect(target.kubeconfig, target.context)
+        try:
+            return cls(client, target.namespace or await find_namespace(client))
+        except KubeError as error:
+            await client.close()
+            raise NotReachable(f"{error}; check --kubeconfig and --context") from error
+        except BaseException:
+            await client.close()
+            raise
+
+    async def request(self, method: str, path: str, *, body: Any, headers: Headers) -> tuple[int, bytes]:
+        with _told():
+            return await self.client.request_service(
+                self.namespace, names.CONTROLLER, names.API_PORT_NAME, method, path, json=body, headers=headers
+            )
+
+    async def upload(self, path: str, *, content: AsyncIterable[bytes], headers: Headers) -> tuple[int, bytes]:
+        with _told():
+            return await self.client.upload_service(
+                self.namespace, names.CONTROLLER, names.API_PORT_NAME, path, content=content, headers=headers
+            )
+
+    async def stream(self, path: str, headers: Headers) -> AsyncGenerator[bytes]:
+        stream = self.client.stream_service(self.namespace, names.CONTROLLER, names.API_PORT_NAME, path, headers)
+        with _told():
+            async with contextlib.aclosing(stream) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def token(self) -> str:
+        return await find_token(self.client, self.namespace)
+
+    async def close(self) -> None:
+        await self.client.close()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Forbidden as error:
+        raise NotReachable(f"you may not use the controller's service proxy: {error.message}") from error
+    except NotFound as error:
+        raise NotReachable(
+            f"there is no controller in namespace {error.target.namespace!r}; name another one with --namespace"
+        ) from error
+    except KubeError as error:
+        kind = Away if isinstance(error, Unavailable | StreamLost) else NotReachable
+        told = f"the controller cannot be reached: {error.message}; `nanoclaw doctor` looks for the reason"
+        raise kind(told) from error
