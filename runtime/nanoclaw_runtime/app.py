@@ -21,6 +21,7 @@ from nanoclaw_runtime.api.app import create_app
 from nanoclaw_runtime.api.host import host_routers
 from nanoclaw_runtime.api.server import serve
 from nanoclaw_runtime.backends.job import JobBackend
+from nanoclaw_runtime.channels.configured import configured
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Layout
 from nanoclaw_runtime.contract.config import Groups
@@ -72,6 +73,9 @@ async def run(settings: RuntimeSettings) -> None:
             credentials=settings.credentials,
             metrics=metrics,
             volumes=_volumes(client, settings),
+            channels=configured(
+                settings.config.channels, settings.channel_secret, assistant_name=settings.config.assistant_name
+            ),
             checks=[lambda: _watch_check(backend)],
         )
         groups = watch_groups(client, settings.namespace)

@@ -120,11 +120,11 @@ class Chat:
 
     @property
     def client(self) -> KubeClient:
-        return self.remote.client
+        return self.remote.cluster.client
 
     @property
     def namespace(self) -> str:
-        return self.remote.namespace
+        return self.remote.cluster.namespace
 
     async def send(self, group: str, text: str) -> AcceptedView:
         return await self.remote.send(group, text, sender="ann", client_id=secrets.token_hex(8))
