@@ -110,6 +110,11 @@ async def connected(network, inbound):
 # Coming in
 
 
+async def test_a_quiet_network_is_connected(network, connected):
+    await network.until(lambda: network.calls.count("getUpdates") == 2)
+    assert connected.connected
+
+
 async def test_a_message_is_brought_in_as_it_was_written(network, inbound, connected):
     await network.writes("hello", chat=-100, title="Family")
     await inbound.texts(1)
@@ -275,6 +280,17 @@ async def test_pauses_grow_while_nothing_works(network, inbound):
     async with running(bot(network, sleep=naps), inbound):
         await inbound.texts(1)
     assert naps.seconds == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
+async def test_an_update_nobody_understands_ends_nothing_and_is_told_once(network, inbound):
+    await network.happens({"update_id": 7, "message": {}})
+    naps = Naps()
+    with structlog.testing.capture_logs() as logs:
+        async with running(bot(network, sleep=naps), inbound):
+            await network.until(lambda: network.calls.count("getUpdates") == 3)
+    (told,) = [log for log in logs if log["log_level"] == "error"]
+    assert told["reason"].startswith("KeyError in the controller")
+    assert naps.seconds[:2] == [1.0, 2.0]
 
 
 async def test_texts_go_out_while_another_reader_has_the_updates(network, inbound):

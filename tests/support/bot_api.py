@@ -124,7 +124,7 @@ class BotApi:
         self.waiting = [update for update in self.waiting if update["update_id"] >= offset]
         await self._tell()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(fields["timeout"]):
+            async with asyncio.timeout(fields.get("timeout", 0)):
                 await self.until(lambda: self.waiting or self._closing)
         return self.waiting[:100]
 

@@ -148,7 +148,8 @@ class Telegram:
         """Bring in what comes. Raises InvalidToken, anything else is waited out here: sending goes on meanwhile."""
         while True:
             try:
-                updates = await bot.get_updates(self._offset, timeout=POLL, allowed_updates=[UpdateType.MESSAGE])
+                patience = 0 if self._trouble else POLL  # a short question tells at once that all is well again
+                updates = await bot.get_updates(self._offset, timeout=patience, allowed_updates=[UpdateType.MESSAGE])
                 self._well(bot)
                 for update in updates:
                     await self._bring(bot, update, inbound)
