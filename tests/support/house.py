@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from datetime import UTC, datetime
 
+from nanoclaw_runtime.channels.configured import configured
 from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Groups, GroupSpec
 from nanoclaw_runtime.controller.host import Host, Means
 from nanoclaw_runtime.controller.status import SessionState
@@ -11,6 +12,7 @@ from nanoclaw_runtime.controller.volumes import OneTree
 from nanoclaw_runtime.store.records import EventType, MessageState
 from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.telemetry import Metrics
+from tests.support.bot_api import TOKEN
 from tests.support.fake_backend import FakeBackend
 
 
@@ -46,6 +48,7 @@ class House:
             credentials=lambda: {"ANTHROPIC_API_KEY": "sk-secret"},
             metrics=Metrics(),
             volumes=OneTree(),
+            channels=configured(self.config.channels, lambda _: TOKEN, assistant_name=self.config.assistant_name),
         )
         self.host = Host(means)
         self.controller, self.tasks = self.host.controller, self.host.tasks

@@ -1,0 +1,53 @@
+"""A chat of Telegram from end to end: a person writes, an agent works, the chat gets its answer once."""
+
+import pytest
+
+from nanoclaw_runtime.contract.config import Groups, GroupSpec
+from tests.support.bot_api import BotApi
+from tests.support.house import House
+
+
+@pytest.fixture
+async def network():
+    async with BotApi() as network:
+        yield network
+
+
+@pytest.fixture
+async def house(tmp_path, network):
+    house = House(tmp_path, channels={"telegram": {"apiUrl": network.url}})
+    house.groups = Groups(groups=[GroupSpec(folder="family", name="Family", jid="tg:-100")])
+    async with house:
+        yield house
+
+
+async def asks(network, text="@andy_bot hello"):
+    mention = {"type": "mention", "offset": 0, "length": len("@andy_bot")}
+    await network.writes(text, chat=-100, title="Family", entities=[mention])
+
+
+async def test_a_question_in_a_chat_is_answered_there_once(house, network):
+    await network.writes("we are all here", chat=-100, title="Family")
+    await asks(network)
+    agent = await house.backend.agent(0)
+    prompt = agent.stdin["prompt"]
+    assert prompt.index("we are all here") < prompt.index(">@Andy @andy_bot hello<")
+    await network.until(lambda: (-100, "typing") in network.actions)
+    await agent.say("<internal>hm</internal>hi")
+    await network.until(lambda: network.sent)
+    await house.restart()
+    await asks(network, "@andy_bot again")
+    assert "@Andy @andy_bot again" in (await agent.take())[0]
+    await agent.say("hi again")
+    await network.until(lambda: len(network.sent) == 2)
+    assert network.sent == [(-100, "hi"), (-100, "hi again")]
+
+
+async def test_a_chat_of_nobody_is_known_and_not_answered(house, network):
+    await network.writes("anybody?", chat=-200, title="Strangers")
+    await house.until(lambda: known(house))
+    assert await house.controller.history("family") == []
+
+
+async def known(house):
+    return [chat.name for chat in await house.host.chats.list()] == ["Strangers"]
