@@ -8,16 +8,16 @@ import getpass
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from nanoclaw_runtime.api.schemas import AcceptedView
-from nanoclaw_runtime.cli import doctor, groups, host, logs, queue, render, tasks
-from nanoclaw_runtime.cli.conversation import Turn, hear
+from nanoclaw_runtime.api.schemas import AcceptedView, EventView
+from nanoclaw_runtime.cli import doctor, groups, host, logs, outbox, queue, render, tasks, transfer
+from nanoclaw_runtime.cli.conversation import Heard, Turn, hear
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.examine import examine, examine_direct, reachable
 from nanoclaw_runtime.cli.installation import Target
@@ -61,8 +61,13 @@ sessions_app = typer.Typer(help="The sessions that are alive, or end one of them
 app.add_typer(groups.app, name="groups")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(outbox.app, name="outbox")
+app.command(name="chats")(outbox.chats)
 app.command(name="queue")(queue.queue)
 app.command(name="host")(host.host)
+app.add_typer(transfer.project_app, name="project")
+app.command(name="import")(transfer.import_host)
+app.command(name="export")(transfer.export_host)
 
 
 @app.callback()
@@ -240,14 +245,7 @@ async def _answered(remote: Remote, options: Options, group: str, accepted: Acce
         try:
             following = contextlib.aclosing(remote.events(group, after=accepted.event))
             async with asyncio.timeout(timeout), following as events:
-                async for event in events:
-                    if options.json:
-                        line(event.model_dump_json(by_alias=True))
-                    heard = hear(event, accepted.id)
-                    if heard.turn is Turn.NOTE:
-                        tell(heard.text)
-                    elif heard.turn is not Turn.NOTHING:
-                        break
+                heard = await _outcome(events, accepted.id, options, tell)
         except TimeoutError:
             raise CommandFailed(
                 f"message {accepted.id} has no answer after {timeout:.0f} s; "
@@ -258,6 +256,26 @@ async def _answered(remote: Remote, options: Options, group: str, accepted: Acce
     if not options.json:
         line(render.printable(heard.text) or "The agent is done and had nothing to say.")
     return True
+
+
+async def _outcome(
+    events: AsyncIterator[EventView], message: int, options: Options, tell: Callable[[str], None]
+) -> Heard:
+    """Show what is heard until the message is answered or given up."""
+    async for event in events:
+        if options.json:
+            line(event.model_dump_json(by_alias=True))
+        heard = hear(event, message)
+        match heard.turn:
+            case Turn.ANSWERED | Turn.FAILED:
+                return heard
+            case Turn.NOTE:
+                tell(heard.text)
+            case Turn.SAID if not options.json:
+                line(render.printable(heard.text))
+            case _:
+                pass
+    raise AssertionError("the events of a controller do not end")
 
 
 def _acknowledgement(accepted: AcceptedView) -> str:

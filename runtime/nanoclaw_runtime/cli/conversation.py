@@ -12,6 +12,8 @@ from nanoclaw_runtime.store.records import EventType, RecordedState
 class Turn(StrEnum):
     NOTE = "note"
     """Something to show while waiting."""
+    SAID = "said"
+    """A text for the chat that is not the answer itself."""
     ANSWERED = "answered"
     FAILED = "failed"
     NOTHING = "nothing"
@@ -35,6 +37,8 @@ def hear(event: EventView, message: int) -> Heard:
             return Heard(Turn.ANSWERED)
         case EventType.FAILURE if ours:
             return Heard(Turn.FAILED, str(payload["text"]))
+        case EventType.TELL:
+            return Heard(Turn.SAID, str(payload["text"]))
         case EventType.SESSION:
             return _of_session(payload)
         case _:

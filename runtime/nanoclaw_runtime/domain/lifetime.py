@@ -14,7 +14,6 @@ from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.contract.wire import ContainerOutput, OutputStatus
 from nanoclaw_runtime.domain.model import SessionKind
 
-
 TASK_CLOSE: Final = 10.0
 """Seconds from a task's last answer to its agent being asked to end."""
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nanoclaw_runtime.contract import layout, wire
-from nanoclaw_runtime.ipc.descriptors import make_folder, opened_folder, remove_tree, walked_folder
+from nanoclaw_runtime.ipc.descriptors import make_folder, opened_folder, remove_tree, replace_file, walked_folder
 
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes of a file in `input/` that are written, and read back."""
@@ -102,12 +102,8 @@ class Mailbox:
             remove_tree(self._session, sessions)
 
     def _write(self, name: str, content: bytes) -> None:
-        temporary = f"{name}.tmp"
         with self._input() as folder:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-            with os.fdopen(os.open(temporary, flags, 0o664, dir_fd=folder), "wb") as file:
-                file.write(content)
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            replace_file(folder, name, content)
 
     def _reclaim(self) -> set[int]:
         taken = set[int]()
