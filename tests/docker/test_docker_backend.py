@@ -1,11 +1,13 @@
 """Sessions as containers on a real Docker engine: what every backend keeps, and what only this one shows."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from nanoclaw_runtime.backends.docker_client import DockerClient, EngineAway
 from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.domain.errors import FailureKind, SessionFailed
 from tests.support.backend_suite import *  # noqa: F403
 from tests.support.backend_suite import NOW, failure, results, spec
@@ -47,6 +49,28 @@ async def test_an_agent_may_do_no_more_than_in_a_pod(site):
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (64 * 2**20, 64 * 2**20, 10**9)
     await session.stop(grace=NOW)
     await failure(session)
+
+
+async def test_what_root_put_into_a_groups_folder_is_the_agents(site, tmp_path):
+    outside = tmp_path / "outside"
+    outside.touch()
+    notes = site.tree / "groups" / "main" / "deep" / "notes.md"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("kept ")
+    (notes.parent / "link").symlink_to(outside)
+    session = await site.backend.start(spec("s1", "cd /workspace/group/deep", "printf more >> notes.md", ": > new"))
+    assert await results(session) == []
+    assert notes.read_text() == "kept more"
+    assert outside.stat().st_uid == 0
+
+
+async def test_a_folder_of_the_host_is_mounted_as_it_was_allowed(site, tmp_path):
+    (tmp_path / "shared, notes").mkdir()
+    (tmp_path / "shared, notes" / "word").write_text("seen")
+    extra = ExtraMount("/workspace/extra/notes", host_path=str(tmp_path / "shared, notes"))
+    given = spec("s1", "cd /workspace/extra/notes", "( : > new ) 2>/dev/null && exit 3", 'output "$(cat word)"')
+    session = await site.backend.start(replace(given, plan=replace(given.plan, extra=(extra,))))
+    assert await results(session) == [(0, "seen")]
 
 
 async def test_a_lost_client_leaves_no_gap_and_no_repetition(site):

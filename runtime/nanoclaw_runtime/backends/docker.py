@@ -38,7 +38,7 @@ UNDONE_WITHIN: Final = 5.0
 """Seconds a start that is undone gets to show its container, which is then removed."""
 
 SWEEP: Final = 5.0
-"""Seconds between two looks at the engine and at ended containers that nobody needs any more."""
+"""Seconds between two looks at ended containers that nobody needs any more."""
 
 
 class DockerBackend:
@@ -52,20 +52,12 @@ class DockerBackend:
         self.host = DockerHost(PurePosixPath(self._tree), uid, gid, network)
         self._keep = keep
         self._released: dict[str, float] = {}
-        self._answered = 0.0
-
-    @property
-    def age(self) -> float:
-        """Seconds since the engine last answered `run`."""
-        return asyncio.get_running_loop().time() - self._answered
 
     async def run(self) -> None:
-        """Remove ended containers when their time is up, and see whether the engine answers, until cancelled."""
-        self._answered = asyncio.get_running_loop().time()
+        """Remove ended containers when their time is up, until cancelled."""
         while True:
             try:
                 await self._sweep()
-                self._answered = asyncio.get_running_loop().time()
             except DockerFailed as error:
                 log.warning("docker.not-swept", problem=str(error))
             await asyncio.sleep(SWEEP)
@@ -173,7 +165,6 @@ class DockerBackend:
         self._released.setdefault(name, asyncio.get_running_loop().time() + self._keep)
 
     async def _sweep(self) -> None:
-        await self._docker.ready()
         now = asyncio.get_running_loop().time()
         for name in [name for name, due in self._released.items() if due <= now]:
             await self._docker.remove(name)

@@ -14,6 +14,7 @@ import structlog
 from nanoclaw_runtime.app import serve_host
 from nanoclaw_runtime.backends.docker import DockerBackend
 from nanoclaw_runtime.backends.docker_client import DockerClient, DockerFailed
+from nanoclaw_runtime.channels.configured import configured
 from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.controller.host import Means
 from nanoclaw_runtime.controller.volumes import OneTree
@@ -58,7 +59,6 @@ async def run(settings: HostSettings, ready: Callable[[], None]) -> None:
         store = await Store.open(place.database_url, on_error=metrics.database_errors.inc)
         stack.push_async_callback(store.close)
         backend = DockerBackend(docker, place.tree, keep=config.keep_finished, network=settings.network)
-        metrics.watch_age_seconds.labels("containers").set_function(lambda: backend.age)
         health = Health(docker, config.agent, place.tree)
         means = Means(
             config=config,
@@ -68,6 +68,7 @@ async def run(settings: HostSettings, ready: Callable[[], None]) -> None:
             credentials=place.credentials,
             metrics=metrics,
             volumes=OneTree(),
+            channels=configured(config.channels, place.channel_secret, assistant_name=config.assistant_name),
             checks=health.checks,
         )
         groups = watch_groups(settings.stack_file, place.environ)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,9 +17,10 @@ MODE = 0o775
 
 
 def make_ready(tree: Path, mounts: Iterable[Mount], uid: int, gid: int) -> None:
-    """Make what is missing; where we are root, give the writable ones to the agent, with the folders in them.
+    """Make what is missing; where we are root, give what root owns in the writable ones to the agent.
 
-    What somebody else owns stays theirs. Raises OSError, also for a link on the way.
+    What somebody else owns stays theirs. Only while no agent of the group runs. Raises OSError, also for a link
+    on the way.
     """
     for mount in mounts:
         descriptor = _walked(tree, Path(mount.sub_path or "").parts)
@@ -47,7 +47,7 @@ def _walked(tree: Path, parts: Iterable[str]) -> int:
 def _give(folder: int, uid: int, gid: int) -> None:
     if os.fstat(folder).st_uid == 0:
         os.fchown(folder, uid, gid)
-    for name in os.listdir(folder):
-        found = os.lstat(name, dir_fd=folder)
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == 0:
-            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
+    for _, folders, files, descriptor in os.fwalk(".", dir_fd=folder):
+        for name in (*folders, *files):
+            if os.lstat(name, dir_fd=descriptor).st_uid == 0:
+                os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
