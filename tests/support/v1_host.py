@@ -57,7 +57,7 @@ class V1Host:
     def task(self, identity, folder, jid, *, kind="cron", value="0 9 * * *", status="active", next_run=None, created=0):
         self.insert(
             "scheduled_tasks", identity, folder, jid, "water the plants", kind, value,
-            next_run or at(9000), at(2), "Completed", status, at(created), "group",
+            next_run or LATER, at(2), "Completed", status, at(created), "group",
         )  # fmt: skip
 
     def run(self, task, minute, status="success"):
@@ -94,6 +94,9 @@ class V1Host:
 
 BEGIN = 1_772_323_200
 """2026-03-01, in seconds since 1970."""
+
+
+LATER = "2099-01-01T00:00:00.000Z"
 
 
 def at(minute):

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from nanoclaw_runtime.api.guard import TAR
 from nanoclaw_runtime.controller.transfer import Transfer
+from nanoclaw_runtime.domain.errors import TransferRefused
 from nanoclaw_runtime.domain.transfer import (
     LARGEST_NUMBER,
     AnswerPage,
@@ -100,7 +102,10 @@ def _files(routes: APIRouter, transfer: Transfer, base: str, place_of: Callable[
     @routes.put(f"{base}/files", openapi_extra=_TAR_BODY)
     async def take(request: Request, place: Place = here) -> FilesTaken:
         """A tar archive; its files replace those of the same paths, all of them or, on a refusal, none."""
-        return await transfer.take_files(request.stream(), *place)
+        try:
+            return await transfer.take_files(request.stream(), *place)
+        except ClientDisconnect as gone:
+            raise TransferRefused("the archive broke off; nothing of it was kept") from gone
 
     @routes.post(f"{base}/files/removal")
     async def remove(removal: Removal, place: Place = here) -> Removed:

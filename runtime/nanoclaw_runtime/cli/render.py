@@ -136,6 +136,8 @@ def event(found: EventView) -> Text:
             line.append(printable(str(payload["text"])), style="red")
         case EventType.DONE:
             line.append("done without an answer")
+        case EventType.IMPORTED:
+            line.append("what it had on another host came in")
     return line
 
 
