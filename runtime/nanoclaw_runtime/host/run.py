@@ -15,7 +15,6 @@ from nanoclaw_runtime.app import serve_host
 from nanoclaw_runtime.backends.docker import DockerBackend
 from nanoclaw_runtime.backends.docker_client import DockerClient, DockerFailed
 from nanoclaw_runtime.channels.configured import configured
-from nanoclaw_runtime.channels.configured import configured
 from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.controller.host import Means
 from nanoclaw_runtime.controller.volumes import OneTree
@@ -69,7 +68,6 @@ async def run(settings: HostSettings, ready: Callable[[], None]) -> None:
             credentials=place.credentials,
             metrics=metrics,
             volumes=OneTree(),
-            channels=configured(config.channels, place.channel_secret, assistant_name=config.assistant_name),
             channels=configured(config.channels, place.channel_secret, assistant_name=config.assistant_name),
             checks=health.checks,
         )
