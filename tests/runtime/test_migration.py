@@ -10,16 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanoclaw_runtime.contract.config import AdditionalMount, ContainerConfig, GroupSpec
-from nanoclaw_runtime.domain import v1_records
-from nanoclaw_runtime.domain.migration import (
-    LARGEST_RECORD,
-    Host,
-    Installation,
-    Verdict,
-    declaration,
-    file_plan,
-    plan,
-)
+from nanoclaw_runtime.domain import v1_inbound, v1_outbound, v1_records
+from nanoclaw_runtime.domain.migration import LARGEST_RECORD, file_plan, plan
+from nanoclaw_runtime.domain.migration_plan import Host, Installation, Verdict, declaration
 from nanoclaw_runtime.domain.tasks import RunOutcome, TaskContext, TaskKind, TaskState
 from nanoclaw_runtime.domain.transfer import (
     Area,
@@ -141,10 +134,10 @@ def test_a_group_keeps_the_chat_the_stack_gives_it_and_says_so():
 
 def test_what_a_container_was_configured_with_is_said_in_our_words():
     config = {"additionalMounts": [{"hostPath": "~/notes", "containerPath": "n", "readonly": False}], "timeout": 60_000}
-    spec = v1_records.group_spec(group(container_config=json.dumps(config)))
+    spec = v1_inbound.group_spec(group(container_config=json.dumps(config)))
     mount = AdditionalMount(host_path="~/notes", container_path="n", readonly=False)
     assert spec.container_config == ContainerConfig(additional_mounts=(mount,), timeout=60)
-    assert json.loads(v1_records.v1_group(spec, "Andy", NOW).container_config) == config
+    assert json.loads(v1_outbound.v1_group(spec, "Andy", NOW).container_config) == config
 
 
 @pytest.mark.parametrize("config", ["{", "[]", '{"additionalMounts": [{"mode": 1}]}', '{"additionalMounts": 5}'])
@@ -228,16 +221,16 @@ def test_a_cursor_separates_what_waits_from_what_does_not(found):
         stored(number, f"k{number}", created=created, waiting=waiting)
         for number, (created, waiting) in enumerate(found)
     ]
-    rows, cursor = v1_records.v1_messages(JID, messages, [], "Andy")
-    back = {row.id: v1_records.past_message(row, cursor, BERLIN) for row in rows}
+    rows, cursor = v1_outbound.v1_messages(JID, messages, [], "Andy")
+    back = {row.id: v1_inbound.past_message(row, cursor, BERLIN) for row in rows}
     assert [back[f"client:k{number}"].waiting for number in range(len(found))] == [waiting for _, waiting in found]
     waiting = [row.id for row in rows if row.timestamp > cursor]
     assert waiting == [f"client:k{number}" for number, (_, waits) in enumerate(found) if waits] or not cursor
 
 
 def test_what_the_agent_said_is_written_as_its_own():
-    rows, _ = v1_records.v1_messages(JID, [], [PastAnswer(number=3, text="hi", created=NOW)], "Andy")
-    assert v1_records.is_answer(rows[0], "Otto")
+    rows, _ = v1_outbound.v1_messages(JID, [], [PastAnswer(number=3, text="hi", created=NOW)], "Andy")
+    assert v1_inbound.is_answer(rows[0], "Otto")
 
 
 # Tasks
@@ -269,7 +262,7 @@ def test_a_task_and_a_run_that_only_lost_their_microseconds_are_the_same():
     started = NOW + timedelta(microseconds=9)
     run = PastRun(task="task-1", started=started, seconds=1, outcome=RunOutcome.ERROR, result=None, error="e")
     here = Installation(inventory(facts()), tasks=TaskBundle(tasks=(past(),), runs=(run,)))
-    there = host(tasks=(v1_records.v1_task(past()),), runs=(v1_records.v1_run(run),))
+    there = host(tasks=(v1_outbound.v1_task(past()),), runs=(v1_outbound.v1_run(run),))
     assert plan(there, here, now=NOW, replace=True).empty
 
 
@@ -309,8 +302,8 @@ tasks = st.fixed_dictionaries(
 
 @given(tasks)
 def test_a_task_is_the_same_there_and_back(found):
-    row = v1_records.v1_task(found)
-    assert v1_records.v1_task(v1_records.past_task(row, JID, BERLIN)) == row
+    row = v1_outbound.v1_task(found)
+    assert v1_outbound.v1_task(v1_inbound.past_task(row, JID, BERLIN)) == row
 
 
 # Conversations and chats

@@ -6,6 +6,7 @@ own program are not part of it.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.importing import Tell
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract import layout
-from nanoclaw_runtime.domain import v1_records
+from nanoclaw_runtime.domain import v1_outbound
 from nanoclaw_runtime.domain.transfer import GROUP_AREAS, Area, ChatBundle, Inventory, TaskBundle
 from nanoclaw_runtime.domain.v1_records import V1Chat, V1Message, V1Records
 
@@ -52,69 +53,82 @@ def see_that_it_is_free(root: Path, *, replace: bool) -> None:
 async def export(remote: Remote, root: Path, *, tell: Tell) -> list[Exported]:
     """Write everything the installation has below `root`. Raises CommandFailed."""
     inventory = await remote.ask(Inventory, "GET", "/v1/transfer/groups")
-    bundle = await remote.ask(TaskBundle, "GET", "/v1/transfer/tasks")
-    chats = (await remote.ask(ChatBundle, "GET", "/v1/transfer/chats")).chats
-    messages: list[V1Message] = []
+    tasks = await remote.ask(TaskBundle, "GET", "/v1/transfer/tasks")
+    chats = await remote.ask(ChatBundle, "GET", "/v1/transfer/chats")
+    rows: list[V1Message] = []
     cursors: dict[str, str] = {}
     exported = []
     for group in inventory.groups:
         folder, jid = group.spec.folder, group.spec.jid
         tell(f"group {folder}")
-        history = await carrying.messages(remote, folder)
-        answers = await carrying.answers(remote, folder)
-        rows, cursors[jid] = v1_records.v1_messages(jid, history, answers, inventory.assistant_name)
-        messages += rows
-        taken = [
-            await carrying.fetch_files(remote, v1_host.place(root, area, folder), area, folder) for area in GROUP_AREAS
-        ]
+        messages, answers = await carrying.messages(remote, folder), await carrying.answers(remote, folder)
+        of_chat, cursors[jid] = v1_outbound.v1_messages(jid, messages, answers, inventory.assistant_name)
+        rows += of_chat
+        files, size = await _fetch_files(remote, root, folder)
         exported.append(
             Exported(
                 folder=folder,
-                files=sum(one.files for one in taken),
-                bytes=sum(one.bytes for one in taken),
-                messages=len(history),
-                waiting=sum(message.waiting for message in history),
+                files=files,
+                bytes=size,
+                messages=len(messages),
+                waiting=sum(message.waiting for message in messages),
                 answers=len(answers),
-                tasks=sum(task.folder == folder for task in bundle.tasks),
+                tasks=sum(task.folder == folder for task in tasks.tasks),
                 session=group.session,
             )
         )
     await carrying.fetch_files(remote, v1_host.place(root, Area.GLOBAL), Area.GLOBAL)
     now = datetime.now(UTC)
-    messages.sort(key=lambda row: row.timestamp)
-    known = {chat.jid for chat in chats}
-    silent = [group.spec for group in inventory.groups if group.spec.jid not in known]
-    _write(
-        root,
-        V1Records(
-            groups=tuple(v1_records.v1_group(group.spec, inventory.assistant_name, now) for group in inventory.groups),
-            messages=tuple(messages),
-            tasks=tuple(v1_records.v1_task(task) for task in bundle.tasks),
-            runs=tuple(v1_records.v1_run(run) for run in bundle.runs),
-            chats=(
-                *(v1_records.v1_chat(chat) for chat in chats),
-                *(V1Chat(spec.jid, spec.name, "", None, is_group=False) for spec in silent),
-            ),
-            sessions={
-                group.spec.folder: group.conversation for group in inventory.groups if group.conversation is not None
-            },
-            cursors=cursors,
-            last_timestamp=messages[-1].timestamp if messages else "",
-        ),
-        [group.spec.folder for group in inventory.groups],
-        now,
-    )
+    rows.sort(key=lambda row: row.timestamp)
+    records = _records(inventory, tasks, chats, messages=rows, cursors=cursors, now=now)
+    await asyncio.to_thread(_write, root, records, now)
     return exported
 
 
-def _write(root: Path, records: V1Records, folders: list[str], now: datetime) -> None:
+async def _fetch_files(remote: Remote, root: Path, folder: str) -> tuple[int, int]:
+    """How many files a group has, and how many bytes."""
+    taken = [
+        await carrying.fetch_files(remote, v1_host.place(root, area, folder), area, folder) for area in GROUP_AREAS
+    ]
+    return sum(one.files for one in taken), sum(one.bytes for one in taken)
+
+
+def _records(
+    inventory: Inventory,
+    tasks: TaskBundle,
+    chats: ChatBundle,
+    *,
+    messages: list[V1Message],
+    cursors: dict[str, str],
+    now: datetime,
+) -> V1Records:
+    known = {chat.jid for chat in chats.chats}
+    silent = [group.spec for group in inventory.groups if group.spec.jid not in known]
+    return V1Records(
+        groups=tuple(v1_outbound.v1_group(group.spec, inventory.assistant_name, now) for group in inventory.groups),
+        messages=tuple(messages),
+        tasks=tuple(v1_outbound.v1_task(task) for task in tasks.tasks),
+        runs=tuple(v1_outbound.v1_run(run) for run in tasks.runs),
+        chats=(
+            *(v1_outbound.v1_chat(chat) for chat in chats.chats),
+            *(V1Chat(spec.jid, spec.name, "", None, is_group=False) for spec in silent),  # messages refer to theirs
+        ),
+        sessions={
+            group.spec.folder: group.conversation for group in inventory.groups if group.conversation is not None
+        },
+        cursors=cursors,
+        last_timestamp=messages[-1].timestamp if messages else "",
+    )
+
+
+def _write(root: Path, records: V1Records, now: datetime) -> None:
     database = root / v1_host.DATABASE
     unfinished = database.with_name(database.name + _UNFINISHED)
     try:
-        for folder in folders:
-            (root / layout.group_dir(folder) / "logs").mkdir(parents=True, exist_ok=True)
+        for group in records.groups:
+            (root / layout.group_dir(group.folder) / "logs").mkdir(parents=True, exist_ok=True)
             for kind in v1_host.IPC_FOLDERS:
-                (root / layout.ipc_dir(folder) / kind).mkdir(parents=True, exist_ok=True)
+                (root / layout.ipc_dir(group.folder) / kind).mkdir(parents=True, exist_ok=True)
         database.parent.mkdir(parents=True, exist_ok=True)
         unfinished.unlink(missing_ok=True)
         v1_host.write_database(unfinished, records)

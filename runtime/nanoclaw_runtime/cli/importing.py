@@ -9,7 +9,7 @@ from pathlib import Path
 from nanoclaw_runtime.cli import carrying, v1_host
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.remote import Remote, part
-from nanoclaw_runtime.domain.migration import GroupPlan, Host, Installation, Plan, Verdict
+from nanoclaw_runtime.domain.migration_plan import GroupPlan, Host, Installation, Plan, Verdict
 from nanoclaw_runtime.domain.transfer import (
     GROUP_AREAS,
     Area,

@@ -20,7 +20,7 @@ from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.options import Options, finish, line, show
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.domain import migration, project
-from nanoclaw_runtime.domain.migration import Plan
+from nanoclaw_runtime.domain.migration_plan import Plan
 from nanoclaw_runtime.ipc import archive
 
 project_app = typer.Typer(help="What main's agent sees of the NanoClaw project.", no_args_is_help=True)

@@ -13,7 +13,7 @@ from rich.text import Text
 from nanoclaw_runtime.cli.exporting import Exported
 from nanoclaw_runtime.cli.pushing import Pushed
 from nanoclaw_runtime.cli.render import printable
-from nanoclaw_runtime.domain.migration import FilePlan, GroupPlan, LeftOut, Plan, Verdict, declaration
+from nanoclaw_runtime.domain.migration_plan import FilePlan, GroupPlan, LeftOut, Plan, Verdict, declaration
 
 
 def plan_document(plan: Plan, *, done: bool) -> dict[str, Any]:

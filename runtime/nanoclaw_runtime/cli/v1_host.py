@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.contract import layout, names
-from nanoclaw_runtime.domain.migration import Host, LeftOut
+from nanoclaw_runtime.domain.migration_plan import Host, LeftOut
 from nanoclaw_runtime.domain.transfer import Area, FileList, not_logs
 from nanoclaw_runtime.domain.v1_records import V1Chat, V1Group, V1Message, V1Records, V1Run, V1Task
 from nanoclaw_runtime.ipc import archive

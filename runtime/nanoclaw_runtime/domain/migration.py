@@ -1,141 +1,43 @@
 """What an import would change: a function of what a v1 host has and of what the installation has.
 
 What is there already stays as it is, so an import that is repeated changes nothing. Carrying a
-plan out, and the way back, are `cli.transfer`; the records are `transfer` and `v1_records`.
+plan out, and the way back, are `cli.transfer`; what a plan looks like is `migration_plan`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from dataclasses import replace as replace_fields
 from datetime import datetime
-from enum import StrEnum
 from typing import Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import GroupSpec
-from nanoclaw_runtime.domain import recurrence, v1_records
+from nanoclaw_runtime.domain import recurrence, v1_inbound, v1_outbound
 from nanoclaw_runtime.domain.errors import TaskInvalid
+from nanoclaw_runtime.domain.migration_plan import FilePlan, GroupPlan, Host, Installation, LeftOut, Plan, Verdict
 from nanoclaw_runtime.domain.transfer import (
     GROUP_AREAS,
     NO_FILES,
-    NO_TASKS,
     Area,
-    FileFacts,
     FileList,
     GroupFacts,
-    Inventory,
     PastChat,
     PastMessage,
     PastRun,
     PastTask,
     StoredMessage,
-    TaskBundle,
 )
-from nanoclaw_runtime.domain.v1_records import SYNC_MARK, V1Group, V1Records, complaint
+from nanoclaw_runtime.domain.v1_inbound import complaint
+from nanoclaw_runtime.domain.v1_records import SYNC_MARK, V1Group, V1Message, V1Records, number_of
 
 LARGEST_RECORD: Final = 768 * 1024
 """Bytes of the JSON of one message, task or run; a request to the controller has at most 1 MiB."""
 
 
 _Sent = TypeVar("_Sent", PastMessage, PastTask, PastRun)
-
-
-class Verdict(StrEnum):
-    NEW = "new"
-    """Will be registered."""
-    UPDATE = "update"
-    SAME = "same"
-    UNDECLARED = "not declared"
-    """Cannot come in before the stack declares it."""
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    what: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Host:
-    """What a v1 host has."""
-
-    records: V1Records
-    files: Mapping[str, Mapping[Area, FileList]] = field(default_factory=dict)
-    """Of each folder below `groups/` and `data/sessions/`."""
-    shared: FileList = NO_FILES
-    """The memory all groups share."""
-    left_out: tuple[LeftOut, ...] = ()
-    """What was not even looked at."""
-
-
-@dataclass(frozen=True)
-class Installation:
-    """What is here of the groups an import is about."""
-
-    inventory: Inventory
-    tasks: TaskBundle = NO_TASKS
-    chats: tuple[PastChat, ...] = ()
-    messages: Mapping[str, Sequence[StoredMessage]] = field(default_factory=dict)
-    files: Mapping[str, Mapping[Area, FileList]] = field(default_factory=dict)
-    shared: FileList = NO_FILES
-
-
-@dataclass(frozen=True)
-class FilePlan:
-    changed: tuple[FileFacts, ...] = ()
-    total: int = 0
-    kept: int = 0
-    """Newer here, and a group that was used here may have written them."""
-    links: int = 0
-
-    @property
-    def bytes(self) -> int:
-        return sum(file.size for file in self.changed)
-
-
-@dataclass(frozen=True)
-class GroupPlan:
-    spec: GroupSpec
-    verdict: Verdict
-    messages: tuple[PastMessage, ...] = ()
-    messages_total: int = 0
-    answers: int = 0
-    """What its agent said; no history here has it."""
-    tasks: tuple[PastTask, ...] = ()
-    runs: tuple[PastRun, ...] = ()
-    conversation: str | None = None
-    files: Mapping[Area, FilePlan] = field(default_factory=dict)
-    session: str | None = None
-    """The session that is alive and has to end first."""
-
-    @property
-    def waiting(self) -> int:
-        return sum(message.waiting for message in self.messages)
-
-    @property
-    def has_records(self) -> bool:
-        return bool(self.messages or self.tasks or self.runs or self.conversation)
-
-
-@dataclass(frozen=True)
-class Plan:
-    groups: tuple[GroupPlan, ...]
-    chats: tuple[PastChat, ...]
-    shared: FilePlan
-    left_out: tuple[LeftOut, ...]
-
-    @property
-    def coming(self) -> tuple[GroupPlan, ...]:
-        """The groups that something is done for."""
-        return tuple(group for group in self.groups if group.verdict in {Verdict.NEW, Verdict.UPDATE})
-
-    @property
-    def empty(self) -> bool:
-        return not (self.coming or self.chats or self.shared.changed)
 
 
 def plan(host: Host, here: Installation, *, now: datetime, replace: bool = False) -> Plan:
@@ -161,28 +63,14 @@ def file_plan(there: FileList, here: FileList, *, keep_newer: bool) -> FilePlan:
     return FilePlan(tuple(changed), len(there.files), kept, there.left_out)
 
 
-def declaration(specs: Iterable[GroupSpec]) -> str:
-    """The groups as lines of a stack file, below `groups:`."""
-    lines = []
-    for spec in specs:
-        fields: dict[str, object] = {"folder": spec.folder, "name": spec.name, "jid": spec.jid}
-        if not spec.requires_trigger and not spec.is_main:
-            fields["requiresTrigger"] = False
-        if container := spec.container_config.model_dump(mode="json", by_alias=True, exclude_defaults=True):
-            fields["containerConfig"] = container
-        said = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
-        lines += [f"{'- ' if first else '  '}{line}" for first, line in zip([True] + [False] * 9, said, strict=False)]
-    return "\n".join(lines)
-
-
 class _Planner:
     def __init__(self, host: Host, here: Installation, now: datetime, *, replace: bool) -> None:
         self._host, self._here, self._now, self._replace = host, here, now, replace
         self._zone = ZoneInfo(here.inventory.timezone)
         self._left_out = list(host.left_out)
         self._messages = _by_chat(host.records)
-        self._tasks_here = {task.id: v1_records.v1_task(task) for task in here.tasks.tasks}
-        self._runs_here = {(run.task, v1_records.v1_run(run).run_at) for run in here.tasks.runs}
+        self._tasks_here = {task.id: v1_outbound.v1_task(task) for task in here.tasks.tasks}
+        self._runs_here = {(run.task, v1_outbound.v1_run(run).run_at) for run in here.tasks.runs}
 
     def plan(self) -> Plan:
         groups = [planned for row in self._host.records.groups if (planned := self._group(row)) is not None]
@@ -208,11 +96,11 @@ class _Planner:
             self._leave_out(f"group {row.folder!r}", problem)
             return None
         try:
-            return v1_records.group_spec(row)
+            return v1_inbound.group_spec(row)
         except ValueError as error:
             self._leave_out(f"container configuration of group {row.folder}", complaint(error))
         try:
-            return v1_records.group_spec(replace_fields(row, container_config=None))
+            return v1_inbound.group_spec(replace_fields(row, container_config=None))
         except ValueError as error:
             self._leave_out(f"group {row.folder}", complaint(error))
             return None
@@ -252,11 +140,11 @@ class _Planner:
     def _history(self, row: V1Group) -> tuple[int, list[PastMessage]]:
         cursor, answers, messages = self._host.records.cursors.get(row.jid, ""), 0, []
         for message in self._messages.get(row.jid, ()):
-            if v1_records.is_answer(message, self._here.inventory.assistant_name):
+            if v1_inbound.is_answer(message, self._here.inventory.assistant_name):
                 answers += 1
             elif message.content:
                 try:
-                    messages.append(_bounded(v1_records.past_message(message, cursor, self._zone)))
+                    messages.append(_bounded(v1_inbound.past_message(message, cursor, self._zone)))
                 except ValueError as error:
                     self._leave_out(f"message {message.id} of group {row.folder}", complaint(error))
         return answers, messages
@@ -268,13 +156,13 @@ class _Planner:
                 continue
             jid = spec.jid if task.chat_jid == row.jid else task.chat_jid
             try:
-                past = _bounded(v1_records.past_task(task, jid, self._zone))
+                past = _bounded(v1_inbound.past_task(task, jid, self._zone))
                 recurrence.first_run(past.kind, past.value, now=self._now, zone=self._zone.key)
             except (ValueError, TaskInvalid) as error:
                 why = complaint(error) if isinstance(error, ValueError) else str(error)
                 self._leave_out(f"task {task.id} of group {row.folder}", why)
             else:
-                found += [past] if self._tasks_here.get(past.id) != v1_records.v1_task(past) else []
+                found += [past] if self._tasks_here.get(past.id) != v1_outbound.v1_task(past) else []
         return found
 
     def _runs(self, tasks: set[str]) -> list[PastRun]:
@@ -282,11 +170,11 @@ class _Planner:
         for row in self._host.records.runs:
             if row.task_id in tasks:
                 try:
-                    run = _bounded(v1_records.past_run(row, self._zone))
+                    run = _bounded(v1_inbound.past_run(row, self._zone))
                 except ValueError as error:
                     self._leave_out(f"a run of task {row.task_id}", complaint(error))
                     continue
-                runs += [run] if (run.task, v1_records.v1_run(run).run_at) not in self._runs_here else []
+                runs += [run] if (run.task, v1_outbound.v1_run(run).run_at) not in self._runs_here else []
         return runs
 
     def _files(self, folder: str, facts: GroupFacts | None) -> dict[Area, FilePlan]:
@@ -308,7 +196,7 @@ class _Planner:
             if row.jid == SYNC_MARK or not row.last_message_time:
                 continue
             try:
-                chat = v1_records.past_chat(row, self._zone)
+                chat = v1_inbound.past_chat(row, self._zone)
             except ValueError as error:
                 self._leave_out(f"chat {row.jid}", complaint(error))
                 continue
@@ -333,8 +221,8 @@ class _Planner:
         self._left_out.append(LeftOut(what, why))
 
 
-def _by_chat(records: V1Records) -> dict[str, list[v1_records.V1Message]]:
-    found: dict[str, list[v1_records.V1Message]] = {}
+def _by_chat(records: V1Records) -> dict[str, list[V1Message]]:
+    found: dict[str, list[V1Message]] = {}
     for row in records.messages:
         found.setdefault(row.chat_jid, []).append(row)
     return found
@@ -353,7 +241,7 @@ def _known(stored: Sequence[StoredMessage]) -> Callable[[PastMessage], bool]:
     unnamed = {message.number: message.text for message in stored if message.key is None}
 
     def known(message: PastMessage) -> bool:
-        number = v1_records.number_of(message.key)
+        number = number_of(message.key)
         return message.key in keys or (number is not None and unnamed.get(number) == message.text)
 
     return known
