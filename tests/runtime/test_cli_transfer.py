@@ -164,6 +164,7 @@ def test_groups_the_stack_does_not_declare_are_told_as_lines_for_it(nanoclaw, th
     shown = nanoclaw("import", there.root, "--dry-run")
     assert '- folder: "garden"' in shown.stdout
     assert by_folder(nanoclaw.told("import", there.root, "--yes"))["garden"]["plan"] == "not declared"
+    assert "before the groups above are declared" in nanoclaw("import", there.root, "--yes").stdout
 
 
 def test_groups_are_registered_where_the_stack_allows_it(tmp_path, there):

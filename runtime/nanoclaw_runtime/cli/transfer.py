@@ -116,6 +116,8 @@ def _wanted(options: Options, directory: Path, plan: Plan, *, yes: bool) -> bool
 
 
 def _outcome(plan: Plan, *, going: bool, dry_run: bool) -> str:
+    if plan.empty and plan.undeclared:
+        return "Nothing to import before the groups above are declared: the others have everything already."
     if plan.empty:
         return "Nothing to import: the installation has everything already."
     if going:

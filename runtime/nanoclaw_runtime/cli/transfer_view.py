@@ -13,19 +13,18 @@ from rich.text import Text
 from nanoclaw_runtime.cli.exporting import Exported
 from nanoclaw_runtime.cli.pushing import Pushed
 from nanoclaw_runtime.cli.render import printable
-from nanoclaw_runtime.domain.migration_plan import FilePlan, GroupPlan, LeftOut, Plan, Verdict, declaration
+from nanoclaw_runtime.domain.migration_plan import FilePlan, GroupPlan, LeftOut, Plan, declaration
 
 
 def plan_document(plan: Plan, *, done: bool) -> dict[str, Any]:
     """The plan as JSON; `done` tells whether it was carried out."""
-    undeclared = _undeclared(plan)
     return {
         "done": done,
         "groups": [_group_document(group) for group in plan.groups],
         "shared": _files_document([plan.shared]),
         "chats": len(plan.chats),
         "leftOut": [asdict(one) for one in plan.left_out],
-        "declare": declaration(undeclared) if undeclared else None,
+        "declare": declaration(plan.undeclared) if plan.undeclared else None,
     }
 
 
@@ -51,9 +50,9 @@ def plan_table(plan: Plan) -> RenderableType:
     if kept := sum(one.kept for one in _all_files(plan)):
         parts.append(Text(f"{kept} files are newer here and stay; --replace overwrites them"))
     parts += _left_out(plan.left_out)
-    if undeclared := _undeclared(plan):
+    if plan.undeclared:
         parts.append(Text("\nDeclare these in the stack, below `groups:`, run `pulumi up`, and import again:\n"))
-        parts.append(Text(printable(declaration(undeclared))))
+        parts.append(Text(printable(declaration(plan.undeclared))))
     return Group(*parts)
 
 
@@ -129,10 +128,6 @@ def _left_out(found: Sequence[LeftOut]) -> list[RenderableType]:
 
 def _all_files(plan: Plan) -> list[FilePlan]:
     return [plan.shared, *(files for group in plan.groups for files in group.files.values())]
-
-
-def _undeclared(plan: Plan) -> list[Any]:
-    return [group.spec for group in plan.groups if group.verdict is Verdict.UNDECLARED]
 
 
 def _of(some: int, total: int) -> str:

@@ -116,7 +116,10 @@ class _Planner:
 
     def _content(self, row: V1Group, spec: GroupSpec, facts: GroupFacts | None) -> GroupPlan:
         if facts is not None and spec.jid != row.jid:
-            self._leave_out(f"chat {row.jid} of group {spec.folder}", f"the stack gives the group the chat {spec.jid}")
+            self._leave_out(
+                f"chat {row.jid} of group {spec.folder}",
+                f"the group has the chat {spec.jid} here; declare the jid to keep it",
+            )
         answers, messages = self._history(row)
         known = _known(self._here.messages.get(spec.folder, ()))
         tasks = self._tasks(row, spec)

@@ -115,6 +115,10 @@ class Plan:
         return tuple(group for group in self.groups if group.verdict in {Verdict.NEW, Verdict.UPDATE})
 
     @property
+    def undeclared(self) -> tuple[GroupSpec, ...]:
+        return tuple(group.spec for group in self.groups if group.verdict is Verdict.UNDECLARED)
+
+    @property
     def empty(self) -> bool:
         return not (self.coming or self.chats or self.shared.changed)
 
