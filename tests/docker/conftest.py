@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nanoclaw_dev import docker_engine, system
+from nanoclaw_dev import docker_engine, images, system
 from nanoclaw_dev.docker_engine import DockerEngine
 from nanoclaw_dev.errors import SetupError
+from nanoclaw_dev.progress import Progress
 from tests.support import script_agent
 from tests.support.cluster import unavailable
 from tests.support.docker_site import DockerSite
@@ -27,6 +28,17 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
     with DockerEngine(tmp_path_factory.mktemp("docker") / "engine") as running:
         running.load(script_agent.image_archive(tmp_path_factory.mktemp("image")))
         yield running
+
+
+@pytest.fixture(scope="session")
+def echo_agent(engine: DockerEngine) -> str:
+    """The reference agent's image, on the engine."""
+    try:
+        _, agent = images.build_images(Progress())
+    except SetupError as error:
+        unavailable(str(error))
+    engine.load(agent.archive)
+    return agent.reference
 
 
 @pytest.fixture

@@ -11,28 +11,11 @@ import sys
 import pytest
 import yaml
 
-from nanoclaw_dev import images
-from nanoclaw_dev.errors import SetupError
-from nanoclaw_dev.progress import Progress
 from nanoclaw_runtime.api.server import listen
-from tests.support.cluster import unavailable
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
 COMMAND = (sys.executable, "-c", "from nanoclaw_runtime.cli import main; main()")
-
-
-@pytest.fixture(scope="session")
-def echo_agent(engine):
-    """The reference agent's image on the engine."""
-    agent = images.ECHO_AGENT.image()
-    try:
-        if not agent.archive.exists():
-            images.build_images(Progress())
-    except SetupError as error:
-        unavailable(str(error))
-    engine.load(agent.archive)
-    return agent.reference
 
 
 class DockerHost:
