@@ -1,13 +1,14 @@
 """Outputs are found whatever the chunking, the noise and the cuts of the log."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nanoclaw_runtime.contract.wire import OUTPUT_END, OUTPUT_START
-from nanoclaw_runtime.ipc.markers import CHUNK, MarkerParser
+from nanoclaw_runtime.ipc.markers import CHUNK, LINE_COST, MOST_PENDING, MarkerParser
 
 
 def output(result: str | None = "hi", **extra: object) -> bytes:
@@ -104,6 +105,30 @@ def test_an_endless_line_without_a_marker_is_not_kept():
         parser.feed(b"x" * CHUNK)
     assert len(parser._partial) <= 2 * CHUNK
     assert [found.result for found in parser.feed(b"\n" + output())] == ["hi"]
+
+
+def test_an_output_of_endless_empty_lines_is_not_kept():
+    parser = MarkerParser()
+    parser.feed(f"{OUTPUT_START}\n".encode())
+    for _ in range(100):
+        parser.feed(b"\n" * 10_000)
+    assert len(parser._inside) <= MOST_PENDING // LINE_COST + 1
+    assert [found.result for found in parser.feed(f"{OUTPUT_END}\n".encode() + output())] == ["hi"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b'{"', id="short beginnings"),
+        pytest.param(b'{"' + b"x" * CHUNK + b"}", id="long ones with an end"),
+        pytest.param(b'{"' + b"x" * CHUNK, id="long ones without"),
+    ],
+)
+def test_lines_that_all_might_begin_an_output_cost_little(line):
+    lines = (line + b"\n") * (2 * 1024 * 1024 // len(line))
+    begun = time.process_time()
+    assert results(f"{OUTPUT_START}\n".encode() + lines + f"{OUTPUT_END}\n".encode() + output()) == ["hi"]
+    assert time.process_time() - begun < 10
 
 
 def test_dropped_outputs_are_counted():

@@ -52,6 +52,8 @@ def test_markup_is_escaped_in_text_and_sender(text, escaped):
         pytest.param("a<internal>x</internal>b<internal>y</internal>c", "abc", id="several thoughts"),
         pytest.param("<internal>secret</internal>", None, id="nothing but a thought"),
         pytest.param("<internal>open", "<internal>open", id="a thought without an end"),
+        pytest.param("<internal>x</internal>b <internal>", "b <internal>", id="a thought without an end behind one"),
+        pytest.param("<internal>" * 200_000, "<internal>" * 200_000, id="more openings than time to look behind each"),
     ],
 )
 def test_what_the_chat_may_see(result, expected):

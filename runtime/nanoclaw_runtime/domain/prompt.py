@@ -35,7 +35,9 @@ def timestamp(time: datetime) -> str:
 
 def visible(result: str | None) -> str | None:
     """What of an agent's result is for the chat; None when nothing is."""
-    return _INTERNAL.sub("", result or "").strip() or None
+    # What is never closed is looked at once and not from every opening: an agent may write a million of them.
+    closed, end, rest = (result or "").rpartition("</internal>")
+    return (_INTERNAL.sub("", closed + end) + rest).strip() or None
 
 
 def addresses(text: str, assistant_name: str) -> bool:

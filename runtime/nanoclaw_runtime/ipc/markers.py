@@ -9,6 +9,7 @@ JSON. Bytes in, in any chunking; outputs out, in order. Not here: numbering, sto
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pydantic import ValidationError
@@ -18,8 +19,20 @@ from nanoclaw_runtime.contract.wire import OUTPUT_END, OUTPUT_START, ContainerOu
 CHUNK: Final = 16 * 1024
 """Bytes after which containerd and CRI-O cut a line of a container's log."""
 
-MOST_PENDING: Final = 64 * 1024 * 1024
+MOST_PENDING: Final = 16 * 1024 * 1024
 """Bytes kept of one unfinished output; more than that is no answer for a chat and is dropped."""
+
+LINE_COST: Final = 64
+"""Bytes a line counts beyond its own: an agent that prints empty ones for ever costs memory, too."""
+
+MOST_WORK: Final = 4 * MOST_PENDING
+"""Bytes looked at to put one output together; an agent can make lines that fit in ever new ways."""
+
+LOOK_COST: Final = 1024
+"""Bytes that one look counts beyond what it is at."""
+
+MOST_MENDED: Final = 1024 * 1024
+"""Bytes of an output whose characters are mended: nested deep in Python's objects, it is a hundred times larger."""
 
 _START: Final = OUTPUT_START.encode()
 _END: Final = OUTPUT_END.encode()
@@ -76,7 +89,7 @@ class MarkerParser:
             self._found = _parsed(line)
         if self._found is None and self._kept < MOST_PENDING:
             self._inside.append(line)
-            self._kept += len(line)
+            self._kept += len(line) + LINE_COST
         return None
 
 
@@ -87,7 +100,8 @@ def _parsed(line: bytes) -> ContainerOutput | None:
     try:
         return ContainerOutput.model_validate_json(text)
     except ValidationError:
-        pass
+        if len(text) > MOST_MENDED:
+            return None
     try:  # JavaScript may write half a surrogate pair, which strict UTF-8 parsers refuse
         value = json.loads(text.decode(errors="replace"))
         return ContainerOutput.model_validate(_without_lone_surrogates(value))
@@ -102,24 +116,29 @@ def _without_lone_surrogates(value: dict[str, object]) -> dict[str, object]:
     }
 
 
-def _repaired(lines: list[bytes]) -> ContainerOutput | None:
+def _repaired(lines: Sequence[bytes]) -> ContainerOutput | None:
     """The JSON among lines of which none is JSON: foreign text stands in front of it or at a chunk's end."""
-    for number, line in enumerate(lines):
-        start = line.find(b'{"')
-        if start >= 0 and (output := _joined(b"\n".join([line[start:], *lines[number + 1 :]]))) is not None:
-            return output
-    return None
+    return next((output for text in _candidates(lines) if (output := _parsed(text)) is not None), None)
 
 
-def _joined(text: bytes) -> ContainerOutput | None:
-    # JSON has no raw newline, so each newline ends foreign text that began where a chunk ended.
-    position = 0
-    while (newline := text.find(b"\n", position)) >= 0:
-        if (output := _parsed(text[:newline])) is not None:
-            return output
-        boundary = newline // CHUNK * CHUNK
-        if boundary == 0:
-            return None
-        text = text[:boundary] + text[newline + 1 :]
-        position = boundary
-    return _parsed(text)
+def _candidates(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """What may be the JSON, with foreign text taken out, as far as `MOST_WORK` reaches."""
+    work = 0
+    for number, first in enumerate(lines):
+        start = first.find(b'{"')
+        if start < 0:
+            continue
+        text = bytearray()
+        for following in range(number, len(lines)):
+            text += lines[following] if following > number else first[start:]
+            whole = text.endswith(b"}")
+            work += LOOK_COST + (len(text) if whole else len(lines[following]))
+            if work > MOST_WORK:
+                return
+            if whole:
+                yield bytes(text)
+            # JSON has no raw newline, so each newline ends foreign text that began where a chunk ended.
+            boundary = len(text) // CHUNK * CHUNK
+            if not boundary:
+                break
+            del text[boundary:]
