@@ -2,10 +2,15 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
-from nanoclaw_runtime.ipc.mailbox import LARGEST_FILE, Mailbox
+from nanoclaw_runtime.ipc.mailbox import LARGEST_FILE, MOST_READ, Mailbox
+
+
+def open_files():
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 @pytest.fixture
@@ -102,6 +107,27 @@ async def test_what_the_agent_did_not_take_is_reclaimed(mailbox, folder):
 async def test_foreign_files_name_no_messages(mailbox, folder, content):
     (folder / "1-aaaa.json").write_text(content)
     assert await mailbox.reclaim() == set()
+
+
+async def test_what_is_no_plain_file_of_ours_is_neither_opened_for_long_nor_removed(mailbox, folder):
+    (folder / "1-aaaa.json").mkdir()
+    os.mkfifo(folder / "2-aaaa.json")
+    with (folder / "3-aaaa.json").open("wb") as huge:
+        huge.truncate(2**40)
+    (folder / "notes.json").write_text('{"messages": [7]}')
+    await mailbox.send("left", [2])
+    before = open_files()
+    assert await mailbox.pending() == {2}
+    assert await mailbox.reclaim() == {2}
+    assert open_files() == before
+    assert {"1-aaaa.json", "notes.json"} <= {path.name for path in folder.iterdir()}
+
+
+async def test_only_so_much_is_read_back(mailbox, folder):
+    fitting = MOST_READ // LARGEST_FILE
+    for number in range(fitting + 2):
+        (folder / f"{number}-aaaa.json").write_text(f'{{"messages": [{number}]}}'.ljust(LARGEST_FILE))
+    assert await mailbox.pending() == set(range(fitting))
 
 
 async def test_a_link_out_of_the_folder_is_not_followed(mailbox, folder, tmp_path):

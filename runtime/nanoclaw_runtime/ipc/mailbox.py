@@ -12,20 +12,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
+import re
 import secrets
+import stat
 import string
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from nanoclaw_runtime.contract import layout, wire
 from nanoclaw_runtime.ipc.descriptors import make_folder, opened_folder, remove_tree, replace_file, walked_folder
 
-LARGEST_FILE = 16 * 1024 * 1024
+LARGEST_FILE: Final = 16 * 1024 * 1024
 """Bytes of a file in `input/` that are written, and read back."""
+NAMES_AT_ONCE: Final = 10_000
+"""Of `input/` that are looked at; an agent that hides what it was given behind more hurts only itself."""
+MOST_READ: Final = 4 * LARGEST_FILE
+"""Bytes of all files together that are read back at once."""
 
+_OUR_NAME: Final = re.compile(r"[0-9]+-[0-9a-z]{4}\.json")
+# As `wire.input_file` makes it.
 _BASE36 = string.digits + string.ascii_lowercase
 
 
@@ -108,8 +120,7 @@ class Mailbox:
     def _reclaim(self) -> set[int]:
         taken = set[int]()
         with self._input() as folder:
-            for name in sorted(os.listdir(folder)):
-                ids = _message_ids(folder, name)
+            for name, ids in _our_files(folder):
                 with contextlib.suppress(OSError):
                     os.unlink(name, dir_fd=folder)
                     taken |= ids
@@ -117,20 +128,50 @@ class Mailbox:
 
     def _pending(self) -> set[int]:
         with self._input() as folder:
-            return {identity for name in os.listdir(folder) for identity in _message_ids(folder, name)}
+            return {identity for _, ids in _our_files(folder) for identity in ids}
 
     def _input(self) -> contextlib.AbstractContextManager[int]:
         return walked_folder(self._root, layout.SESSION_INPUTS, self._session)
 
 
-def _message_ids(folder: int, name: str) -> set[int]:
-    """The ids in one of our own files; nothing for whatever else lies there."""
-    if not name.endswith(".json"):
-        return set()
+def _our_files(folder: int) -> Iterator[tuple[str, set[int]]]:
+    """The files that may be ours, in the order of their names, and the ids of the messages in each."""
+    with os.scandir(folder) as entries:
+        found = [entry.name for entry in itertools.islice(entries, NAMES_AT_ONCE)]
+    room = MOST_READ
+    for name in sorted(filter(_OUR_NAME.fullmatch, found)):
+        content = _content(folder, name, min(room, LARGEST_FILE))
+        room -= len(content)
+        yield name, _message_ids(content)
+
+
+def _content(folder: int, name: str, room: int) -> bytes:
+    """What a plain file of at most `room` bytes has; nothing for whatever else lies there."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-        with os.fdopen(descriptor, "rb") as file:
-            content = json.loads(file.read(LARGEST_FILE))
-        return {identity for identity in content["messages"] if type(identity) is int}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except OSError:
+        return b""
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > room:
+            return b""
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(found.st_size)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+class _Given(msgspec.Struct):
+    """Of a file of ours, what is read again: the rest may be built to fill the memory of whoever reads it."""
+
+    messages: list[int]
+
+
+def _message_ids(content: bytes) -> set[int]:
+    """The ids in a file of ours; nothing in any other."""
+    try:
+        return set(msgspec.json.decode(content, type=_Given).messages)
+    except (msgspec.MsgspecError, RecursionError):
         return set()
