@@ -143,6 +143,13 @@ def test_a_task_is_paused_resumed_run_and_cancelled(here):
     assert here.json("tasks") == []
 
 
+def test_a_task_gets_another_prompt_and_another_schedule(here):
+    task = here.json("tasks", "add", "main", "x", "--cron", "0 9 * * *")["id"]
+    assert "is changed" in here.says("tasks", "change", task, "--prompt", "y", "--every", "2h")
+    changed = here.json("tasks", "show", task)
+    assert (changed["prompt"], changed["kind"], changed["value"]) == ("y", "interval", "7200000")
+
+
 def test_a_task_is_shown_with_its_last_runs(here):
     task = here.json("tasks", "add", "main", "say hello", "--every", "2h")["id"]
     ran = here.scheduler.finished(
@@ -161,6 +168,7 @@ REFUSALS = [
     pytest.param("tasks add main x --cron @never", "no cron expression", id="no cron expression"),
     pytest.param("tasks add main x --at soon", "write one like 2026", id="no moment"),
     pytest.param("tasks add main x --every 9999999d", "a century", id="too long"),
+    pytest.param("tasks change x --prompt y", "no task 'x'", id="change of an unknown task"),
     pytest.param("tasks show a?b#c%20", "no task 'a?b#c%20'", id="odd id"),
     pytest.param("tasks cancel x", "`nanoclaw tasks` lists them", id="unknown task"),
     pytest.param("tasks run x", "no task 'x'", id="run of an unknown task"),

@@ -20,6 +20,9 @@ from nanoclaw_runtime.domain.tasks import TaskContext, TaskKind
 app = typer.Typer(help="The scheduled tasks; add, change, run or cancel one.", invoke_without_command=True)
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="Id of the task.")]
+Cron = Annotated[str | None, typer.Option(help="Five fields, such as '0 9 * * 1-5'.", metavar="EXPR")]
+Every = Annotated[str | None, typer.Option(help="From run to run, such as 30m, 2h or 1d.", metavar="TIME")]
+At = Annotated[str | None, typer.Option(help="Once, such as 2026-03-01T15:30.", metavar="ISO")]
 
 SHOWN: Final = 10
 # Runs that `show` asks for.
@@ -52,9 +55,9 @@ def add(
     group: Annotated[str, typer.Argument(help="Folder of the group, such as main.")],
     prompt: Annotated[str, typer.Argument(help="What its agent is told.")],
     *,
-    cron: Annotated[str | None, typer.Option(help="Five fields, such as '0 9 * * 1-5'.", metavar="EXPR")] = None,
-    every: Annotated[str | None, typer.Option(help="From run to run, such as 30m, 2h or 1d.", metavar="TIME")] = None,
-    at: Annotated[str | None, typer.Option(help="Once, such as 2026-03-01T15:30.", metavar="ISO")] = None,
+    cron: Cron = None,
+    every: Every = None,
+    at: At = None,
     isolated: Annotated[bool, typer.Option("--isolated", help="Not within the group's conversation.")] = False,
 ) -> None:
     """Have a prompt run by itself, in the installation's time zone."""
@@ -78,6 +81,26 @@ def show_task(context: typer.Context, task: TaskId) -> None:
         return True
 
     run(options, work)
+
+
+@app.command()
+def change(
+    context: typer.Context,
+    task: TaskId,
+    *,
+    prompt: Annotated[str | None, typer.Option(help="What its agent is told from now on.")] = None,
+    cron: Cron = None,
+    every: Every = None,
+    at: At = None,
+) -> None:
+    """Give a task another prompt, another schedule, or both; a new schedule begins at once."""
+    body: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
+    if (cron, every, at) != (None, None, None):
+        kind, value = _schedule(cron, every, at)
+        body |= {"kind": kind, "value": value}
+    if not body:
+        raise typer.BadParameter("say what is to be different", param_hint="--prompt, --cron, --every or --at")
+    _tell(context.obj, "PATCH", f"/v1/tasks/{part(task)}", body, "is changed")
 
 
 @app.command()
