@@ -55,10 +55,11 @@ def test_home_and_time_zone_are_always_set():
     assert values(arguments, "--env") == ["HOME=/home/node", "LOG_LEVEL=debug", "TZ=Europe/Berlin"]
 
 
-def test_limits_are_said_in_bytes_and_cpus():
+def test_limits_are_said_in_bytes_cpus_and_processes():
     arguments = agent_run(plan("team", "s1"), HOST)
     assert values(arguments, "--memory") == values(arguments, "--memory-swap") == [str(2**30)]
     assert values(arguments, "--cpus") == ["1"]
+    assert values(arguments, "--pids-limit") == ["4096"]
 
 
 def test_the_network_is_the_engines_unless_one_is_named():

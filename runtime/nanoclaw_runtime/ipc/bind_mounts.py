@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nanoclaw_runtime.contract.layout import Mount
+from nanoclaw_runtime.ipc.archive import DEEPEST
+from nanoclaw_runtime.ipc.descriptors import opened_folder
 
 MODE = 0o775
 
@@ -44,10 +46,15 @@ def _walked(tree: Path, parts: Iterable[str]) -> int:
     return descriptor
 
 
-def _give(folder: int, uid: int, gid: int) -> None:
+def _give(folder: int, uid: int, gid: int, depth: int = DEEPEST) -> None:
+    """As deep as root makes anything. An agent may go deeper, and may make more than can be listed at once."""
     if os.fstat(folder).st_uid == 0:
         os.fchown(folder, uid, gid)
-    for _, folders, files, descriptor in os.fwalk(".", dir_fd=folder):
-        for name in (*folders, *files):
-            if os.lstat(name, dir_fd=descriptor).st_uid == 0:
-                os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if depth:
+                    with opened_folder(entry.name, folder) as inner:
+                        _give(inner, uid, gid, depth - 1)
+            elif entry.stat(follow_symlinks=False).st_uid == 0:
+                os.chown(entry.name, uid, gid, dir_fd=folder, follow_symlinks=False)

@@ -27,6 +27,9 @@ PULL: Final = {"Always": "always", "IfNotPresent": "missing", "Never": "never"}
 LOG_SIZE: Final = "256m"
 """Bytes of a container's log; an engine's own, smaller limit could take outputs away before they are read."""
 
+MOST_PROCESSES: Final = 4096
+"""Processes and threads of an agent; a browser has a few hundred. On a cluster the kubelet has such a limit."""
+
 
 @dataclass(frozen=True)
 class DockerHost:
@@ -92,7 +95,7 @@ def _limits(agent: AgentSettings) -> Iterator[str]:
     memory = str(int(quantities.parse(agent.resources.memory_limit)))
     # As much swap as memory means none at all.
     yield from ("--memory", memory, "--memory-swap", memory)
-    yield from ("--cpus", f"{quantities.parse(agent.resources.cpu_limit):f}")
+    yield from ("--cpus", f"{quantities.parse(agent.resources.cpu_limit):f}", "--pids-limit", str(MOST_PROCESSES))
 
 
 def _mounts(plan: SessionPlan, host: DockerHost) -> Iterator[str]:
