@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from nanoclaw_runtime.controller.status import GroupState
+from nanoclaw_runtime.controller.status import GroupState, SessionState
 from nanoclaw_runtime.domain.tasks import RunOutcome, TaskContext, TaskKind, TaskState
 from nanoclaw_runtime.store.records import EventType, RecordedState
 from tests.support.house import House
@@ -177,6 +177,15 @@ async def test_a_running_task_is_followed_by_the_next_process_and_not_started_ag
     assert run.outcome is RunOutcome.SUCCESS
     assert await house.all_answers() == ["done"]
     assert len(house.backend.agents) == 1
+
+
+async def test_a_task_that_has_not_answered_is_still_at_work_for_the_next_process(house):
+    await due_now(house)
+    await house.backend.agent(0)
+    await house.events(EventType.SESSION)
+    await house.restart()
+    (session,) = house.controller.sessions()
+    assert session.state is SessionState.WORKING
 
 
 async def test_a_task_whose_agent_vanished_unanswered_while_the_controller_was_away_runs_again(house):

@@ -166,6 +166,8 @@ class Session:
         self._started, self._outputs, self._last_output = record.created, record.outputs, record.last_output
         await self._record_follow_ups()
         turns = {message.turn for message in await self._around.store.unfinished(self.ref.session)}
+        if record.task is not None and not record.outputs:
+            turns.add(FIRST_TURN)  # a task's prompt is no message
         self._progressed = FIRST_TURN not in turns
         self._happened(open_turns=len(turns), answered=self._progressed)
         if self._progressed:
