@@ -6,11 +6,13 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from typer.testing import CliRunner
 
 from nanoclaw_dev import engine_binaries
 from nanoclaw_dev.trial import Installation
 from nanoclaw_runtime.api.queue import QueueView
 from nanoclaw_runtime.api.task_schemas import TaskList, TaskRunList
+from nanoclaw_runtime.cli.commands import app
 from nanoclaw_runtime.contract import labels
 from nanoclaw_runtime.domain.tasks import TaskState
 from nanoclaw_runtime.kube.resources import CLAIMS, PODS
@@ -26,8 +28,19 @@ SETTINGS = {
         "idleProtection": 0,
         "closeGrace": 10,
         "registration": True,
+        # Every namespace has this one.
+        "mountAllowlist": {"configMaps": [{"name": "kube-root-ca.crt"}]},
     },
-    "groups": [{"folder": folder, "name": folder, "requiresTrigger": False} for folder in ("main", "a", "b")],
+    "groups": [
+        {"folder": "main", "name": "main", "requiresTrigger": False},
+        {
+            "folder": "a",
+            "name": "a",
+            "requiresTrigger": False,
+            "containerConfig": {"additionalMounts": [{"configMap": "kube-root-ca.crt", "containerPath": "trust"}]},
+        },
+        {"folder": "b", "name": "b", "requiresTrigger": False},
+    ],
 }
 
 
@@ -100,6 +113,22 @@ async def test_a_group_that_mains_agent_registers_gets_claims_and_an_agent(chat)
     assert answer.payload["text"] == "Echo: hello"
     made = await chat.client.list(CLAIMS, namespace=chat.namespace, labels=f"{labels.GROUP}")
     assert sum(claim["metadata"]["annotations"].get(labels.FOLDER) == "Neu_1" for claim in made) == 3
+
+
+async def test_an_additional_mount_that_is_allowed_is_there(chat):
+    answer = await chat.answer(await chat.send("a", "read /workspace/extra/trust/ca.crt"))
+    assert "BEGIN CERTIFICATE" in answer.payload["text"]
+
+
+async def test_mains_agent_sees_the_project_without_its_secrets(chat, installation, tmp_path):
+    (tmp_path / "README.md").write_text("about the project")
+    (tmp_path / ".env").write_text("ANTHROPIC_API_KEY=sk-1")
+    line = ["--kubeconfig", str(installation.cluster.kubeconfig), "-n", installation.namespace]
+    pushed = await asyncio.to_thread(CliRunner().invoke, app, [*line, "project", "push", str(tmp_path)])
+    assert pushed.exit_code == 0, pushed.output
+    script = "read /workspace/project/README.md; read /workspace/project/.env"
+    answer = await chat.answer(await chat.send("main", script))
+    assert answer.payload["text"] == "about the project\ncannot read /workspace/project/.env: No such file or directory"
 
 
 async def groups(chat):
