@@ -184,8 +184,11 @@ async def test_a_task_that_has_not_answered_is_still_at_work_for_the_next_proces
     await house.backend.agent(0)
     await house.events(EventType.SESSION)
     await house.restart()
-    (session,) = house.controller.sessions()
-    assert session.state is SessionState.WORKING
+    await house.until(lambda: works(house))
+
+
+async def works(house):
+    return [session.state for session in house.controller.sessions()] == [SessionState.WORKING]
 
 
 async def test_a_task_whose_agent_vanished_unanswered_while_the_controller_was_away_runs_again(house):
