@@ -19,7 +19,7 @@ from nanoclaw_runtime.store import requests as statements
 from nanoclaw_runtime.store.chats import ChatBook
 from nanoclaw_runtime.store.outbox import Outbox
 from nanoclaw_runtime.store.records import Chat, EventType
-from nanoclaw_runtime.store.requests import REMEMBERED, RequestBook
+from nanoclaw_runtime.store.requests import MOST_TASKS, REMEMBERED, RequestBook
 from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.store.tasks import TaskBook
 from nanoclaw_runtime.telemetry import Metrics
@@ -259,6 +259,20 @@ async def test_a_schedule_nobody_can_follow_is_refused(office, kind, value):
     assert await office.scheduled("main", schedule_type=kind, schedule_value=value) is None
     assert (office.left(), office.changed) == ([], [])
     assert office.outcomes() == {"refused": 1}
+
+
+async def test_a_group_has_only_so_many_tasks_and_holds_up_no_other(office):
+    task = await office.scheduled("family")
+    for number in range(MOST_TASKS - 1):
+        await office.tasks.add(replace(task, id=f"task-{number}"))
+    office.schedule("family", taskId="too-many")
+    office.schedule("work", targetJid="http:work", taskId="mine")
+    await office.desk.look()
+    assert {"too-many", "mine"} & {task.id for task in await office.tasks.list()} == {"mine"}
+    assert office.left() == []
+    await office.tasks.cancel("task-7")
+    await office.scheduled("family", taskId="again")
+    assert len(await office.tasks.list("family")) == MOST_TASKS
 
 
 async def test_main_schedules_for_another_group_and_chooses_the_id(office):

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from nanoclaw_runtime.contract.config import GroupSpec
 from nanoclaw_runtime.domain.requests import (
+    LONGEST_PROMPT,
     Change,
     ChangeTask,
     Known,
@@ -174,6 +175,11 @@ def test_a_task_with_a_field_missing_or_of_another_kind_is_refused(field, value)
     assert isinstance(ask("main", schedule(**{field: value})), Refused)
 
 
+def test_a_prompt_that_nobody_needs_is_refused():
+    assert ask("main", schedule(prompt="x" * LONGEST_PROMPT)).prompt == "x" * LONGEST_PROMPT
+    assert isinstance(ask("main", schedule(prompt="x" * (LONGEST_PROMPT + 1))), Refused)
+
+
 def test_a_recurrence_nobody_knows_is_refused():
     assert isinstance(ask("main", schedule(schedule_type="weekly")), Refused)
 
@@ -235,6 +241,7 @@ def test_a_task_is_updated_in_what_the_request_names(source, fields, updated):
         pytest.param("family", {"prompt": ""}, id="an empty prompt"),
         pytest.param("family", {"prompt": "new", "schedule_type": "weekly"}, id="half of it wrong"),
         pytest.param("family", {"schedule_value": 60000}, id="a number for a value"),
+        pytest.param("family", {"prompt": "x" * (LONGEST_PROMPT + 1)}, id="a prompt nobody needs"),
     ],
 )
 def test_an_update_that_is_not_allowed_or_not_understood_is_refused(source, fields):

@@ -43,7 +43,6 @@ from nanoclaw_runtime.store import requests as statements
 from nanoclaw_runtime.store.database import Database, Work
 from nanoclaw_runtime.store.records import Task
 from nanoclaw_runtime.store.requests import RequestBook
-from nanoclaw_runtime.store.tasks import add_task
 from nanoclaw_runtime.telemetry import Metrics
 
 POLL: Final = 1.0
@@ -222,7 +221,7 @@ class RequestDesk:
         match request:
             case ScheduleTask():
                 task = self._task(request)
-                return lambda connection: add_task(connection, task)
+                return lambda connection: statements.schedule(connection, task)
             case ChangeTask():
                 return lambda connection: statements.change(connection, request)
             case UpdateTask():

@@ -23,11 +23,14 @@ from nanoclaw_runtime.domain.tasks import TaskContext, TaskKind
 LONGEST_JID: Final = 255
 LONGEST_SENDER: Final = 200
 """Characters of a name other than the assistant's; the rest is cut off."""
+LONGEST_PROMPT: Final = 32 * 1024
+"""Characters of a task's; main's agent is told all tasks of all groups, before each of its sessions."""
 
 _TASK_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 # No database takes all of these: NUL, and halves of a surrogate pair that JavaScript has cut apart.
 _LONGEST_REASON: Final = 300
+_LONG_PROMPT: Final = f"its prompt is longer than {LONGEST_PROMPT} characters"
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
@@ -154,6 +157,8 @@ def _schedule(source: str, document: Mapping[str, Any], known: Known) -> Decisio
     kind = _word(TaskKind, document.get("schedule_type"))
     if jid is None or prompt is None or value is None or kind is None:
         return Refused("a task needs prompt, targetJid, schedule_value, and a schedule_type: cron, interval or once")
+    if len(prompt) > LONGEST_PROMPT:
+        return Refused(_LONG_PROMPT)
     folder = known.folder_of(jid)
     if folder is None:
         return Refused("its targetJid is no registered group's chat")
@@ -186,7 +191,7 @@ def _update(source: str, document: Mapping[str, Any], known: Known) -> Decision:
     understood = (update.prompt, update.kind, update.value)
     if not given or sum(part is not None for part in understood) != len(given):
         return Refused("an update needs a prompt, a schedule_type or a schedule_value, each of its right kind")
-    return update
+    return update if len(update.prompt or "") <= LONGEST_PROMPT else Refused(_LONG_PROMPT)
 
 
 def _own_task(source: str, document: Mapping[str, Any], known: Known) -> tuple[str, str]:

@@ -11,15 +11,18 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from nanoclaw_runtime.domain.errors import TaskUnknown
+from nanoclaw_runtime.domain.errors import TaskInvalid, TaskUnknown
 from nanoclaw_runtime.domain.requests import Change, ChangeTask, SendMessage, UpdateTask
 from nanoclaw_runtime.store import intake, outbox, tasks
 from nanoclaw_runtime.store.database import Database, Work
-from nanoclaw_runtime.store.records import EventType
+from nanoclaw_runtime.store.records import EventType, Task
 from nanoclaw_runtime.store.schema import requests
 
 REMEMBERED: Final = timedelta(days=7)
 """How long a key is kept; a file is removed a moment after it was carried out."""
+
+MOST_TASKS: Final = 500
+"""Of a group, that have not run their last; an agent could leave a hundred a second."""
 
 _CHANGES: Final = {Change.PAUSE: tasks.pause, Change.RESUME: tasks.resume, Change.CANCEL: tasks.cancel}
 
@@ -66,6 +69,13 @@ def send(
     if network:
         origin = f"request:{key}"
         outbox.post(connection, message.jid, source, message.text, origin=origin, at=at, sender=message.sender)
+
+
+def schedule(connection: sa.Connection, task: Task) -> None:
+    """Raises TaskInvalid when the group has as many as agents may leave."""
+    if tasks.unfinished(connection, task.folder) >= MOST_TASKS:
+        raise TaskInvalid(f"folder: group {task.folder!r} has {MOST_TASKS} tasks already; cancel some first")
+    tasks.add_task(connection, task)
 
 
 def change(connection: sa.Connection, request: ChangeTask) -> None:

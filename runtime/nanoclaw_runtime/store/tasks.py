@@ -59,6 +59,12 @@ def read_task(connection: sa.Connection, task_id: str) -> Task | None:
     return found[0] if found else None
 
 
+def unfinished(connection: sa.Connection, folder: str) -> int:
+    """How many tasks of the group may still run."""
+    mine = (tasks.c.folder == folder, tasks.c.state != TaskState.COMPLETED)
+    return connection.scalar(sa.select(sa.func.count()).select_from(tasks).where(*mine)) or 0
+
+
 def pause(connection: sa.Connection, task_id: str) -> bool:
     """An active task runs no more until it is resumed; False when there is no such task."""
     return _move(connection, task_id, TaskState.ACTIVE, TaskState.PAUSED)
