@@ -134,6 +134,19 @@ def test_a_path_that_is_not_wanted_moves_in_no_direction(there, here):
     assert (paths(here), taken.left_out) == (["src/a.ts"], 2)
 
 
+def test_a_file_that_becomes_something_else_before_it_is_sent_is_left_out(there, here):
+    written(there, {"a": b"a", "z": b"z"})
+    (there / "a").unlink()
+    (there / "a").mkdir()
+    archive.unpack(here, stream(*archive.pack(there, ["a", "z"])))
+    assert content(here) == {"z": b"z"}
+
+
+def test_global_headers_are_passed_over(here):
+    headers = [({"type": tarfile.XGLTYPE}, b"18 comment=nothing\n") for _ in range(100)]
+    assert archive.unpack(here, tar(*headers, ({"name": "a"}, b"1"))).files == 1
+
+
 def test_a_file_that_shrinks_while_it_is_sent_keeps_its_length(there, here):
     written(there, {"log": b"x" * 600_000, "z": b"z"})
     pieces = archive.pack(there, ["log", "z"])
@@ -154,6 +167,14 @@ REFUSED = [
     pytest.param([({"name": "huge", "size": 2**60}, b"")], "does not fit", id="larger than any volume"),
     pytest.param([({"name": "negative", "size": -512}, b"")], "-512 bytes", id="of negative size"),
     pytest.param([({"name": "x", "type": tarfile.GNUTYPE_LONGNAME, "size": 2**40}, b"")], "header", id="endless name"),
+    pytest.param([({"name": "x" * 256}, b"x")], "not one below", id="a longer name than there are"),
+    pytest.param([({"name": "x", "type": tarfile.XHDTYPE}, b"")] * 3000, "recursion", id="headers of headers"),
+    pytest.param([({"name": "x", "type": tarfile.GNUTYPE_SPARSE}, b"")], "holes", id="holes"),
+    pytest.param(
+        [({"type": tarfile.XHDTYPE}, b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"), ({"name": "x"}, b"")],
+        "holes",
+        id="holes in another way",
+    ),
 ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nanoclaw_runtime.ipc.descriptors import MOVED_AT_ONCE
 from nanoclaw_runtime.ipc.mailbox import LARGEST_FILE, MOST_READ, Mailbox
 
 
@@ -66,6 +67,14 @@ async def test_folders_nested_deeper_than_any_stack_are_removed(mailbox, folder,
         inner, outer = os.open("d", os.O_RDONLY, dir_fd=inner), inner
         os.close(outer)
     os.close(inner)
+    await Mailbox(tmp_path, "main", "s2").prepare()
+    assert [path.name for path in folder.parent.iterdir()] == ["s2"]
+
+
+async def test_more_folders_than_are_moved_at_once_are_removed(mailbox, folder, tmp_path):
+    for number in range(MOVED_AT_ONCE + 1):
+        (folder / f"{number}/inner").mkdir(parents=True)
+    (folder / "0/inner/file").touch()
     await Mailbox(tmp_path, "main", "s2").prepare()
     assert [path.name for path in folder.parent.iterdir()] == ["s2"]
 

@@ -8,6 +8,7 @@ then put in place file by file: an archive that breaks off, or names a place out
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import secrets
@@ -16,7 +17,7 @@ import stat
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 from nanoclaw_runtime.domain.errors import TransferRefused
 from nanoclaw_runtime.domain.transfer import FileFacts, FileList, FilesTaken
@@ -34,7 +35,9 @@ FILE_MODE: Final = 0o664
 RUNNABLE_MODE: Final = 0o775
 
 _STAGING: Final = ".nanoclaw-transfer-"
-_HEADER_LIMIT: Final = 64 * 1024
+_HEADER_LIMIT: Final = 16 * 1024
+_LONGEST_NAME: Final = 255
+# Bytes; what file systems take.
 _LATEST: Final = 2**33
 _LONG_HEADERS: Final = frozenset(
     {
@@ -68,9 +71,7 @@ def listing(root: Path, wanted: Wanted = everything) -> FileList:
             else:
                 files.append(found)
             if len(files) + left_out > MOST_FILES:
-                raise TransferRefused(
-                    f"{root.name} has more than {MOST_FILES} files; remove caches and what else can be made again"
-                )
+                raise _too_many(root.name)
     return FileList(files=tuple(sorted(files, key=lambda file: file.path)), left_out=left_out)
 
 
@@ -87,9 +88,10 @@ def pack(root: Path, paths: Sequence[str]) -> Iterator[bytes]:
                 descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
             except OSError:
                 continue
-            with os.fdopen(descriptor, "rb", buffering=0) as file:
-                facts = os.fstat(descriptor)
-                if stat.S_ISREG(facts.st_mode):
+            stack.callback(os.close, descriptor)
+            facts = os.fstat(descriptor)
+            if stat.S_ISREG(facts.st_mode):
+                with open(descriptor, "rb", buffering=0, closefd=False) as file:
                     yield from _member(path, facts, file)
     yield b"\0" * (2 * tarfile.BLOCKSIZE)
 
@@ -139,7 +141,7 @@ def remove(root: Path, paths: Sequence[str]) -> int:
 
 def _below(folder: int, prefix: str, depth: int, wanted: Wanted) -> Iterator[FileFacts | None]:
     """The plain files; None for each thing that does not move."""
-    for name in sorted(os.listdir(folder)):
+    for name in _names(folder):
         path = f"{prefix}{name}"
         if not prefix and name.startswith(_STAGING):
             continue
@@ -147,6 +149,18 @@ def _below(folder: int, prefix: str, depth: int, wanted: Wanted) -> Iterator[Fil
             yield None
         elif wanted(path):
             yield from _entry(folder, name, path, depth, wanted)
+
+
+def _names(folder: int) -> list[str]:
+    with os.scandir(folder) as entries:
+        found = sorted(entry.name for entry in itertools.islice(entries, MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        raise _too_many("a folder of it")
+    return found
+
+
+def _too_many(where: str) -> TransferRefused:
+    return TransferRefused(f"{where} has more than {MOST_FILES} files; remove caches and what else can be made again")
 
 
 def _entry(folder: int, name: str, path: str, depth: int, wanted: Wanted) -> Iterator[FileFacts | None]:
@@ -193,7 +207,7 @@ class _Incoming:
                         raise TransferRefused(f"the archive has more than {MOST_FILES} entries; send fewer at once")
                     self._take(archive, member)
                     archive.members = []  # type: ignore[attr-defined]  # it would remember every one of them
-        except (tarfile.TarError, ValueError) as error:
+        except (tarfile.TarError, ValueError, RecursionError) as error:  # headers are read within each other
             raise TransferRefused(f"this is no whole tar archive ({error}); send it again") from error
 
     def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -234,7 +248,15 @@ class _Header(tarfile.TarInfo):
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.size < 0 or (self.type in _LONG_HEADERS and self.size > _HEADER_LIMIT):
             raise tarfile.ReadError(f"a header of {self.size} bytes")
+        if self.type == tarfile.XGLTYPE:
+            archive.pax_headers = {}  # it would keep those of before, too, however many
         return cast("tarfile.TarInfo", super()._proc_member(archive))  # type: ignore[misc]
+
+    def _proc_sparse(self, archive: tarfile.TarFile) -> NoReturn:  # noqa: ARG002
+        raise tarfile.ReadError("a list of holes without an end")
+
+    def _proc_gnusparse_10(self, *_: object) -> NoReturn:
+        raise tarfile.ReadError("a list of holes without an end")
 
 
 class _Source:
@@ -269,16 +291,17 @@ def _open_to_the_group(folder: int) -> None:
 
 def _sweep(folder: int) -> None:
     """Remove what an upload left behind that a crash cut off."""
-    for name in os.listdir(folder):
-        if name.startswith(_STAGING):
-            remove_tree(name, folder)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_STAGING):
+                remove_tree(entry.name, folder)
 
 
 def _parts(path: str) -> list[str]:
     """The path below its area. Raises TransferRefused for one that is none."""
     parts = [part for part in path.split("/") if part not in {"", "."}]
     outside = path.startswith("/") or ".." in parts or not parts or parts[0].startswith(_STAGING)
-    if outside or len(parts) > DEEPEST + 1 or not _is_text(path) or "\0" in path:
+    if outside or len(parts) > DEEPEST + 1 or not all(map(_is_name, parts)):
         raise TransferRefused(f"the path {path[:80]!r} is not one below the folder; nothing was changed")
     return parts
 
@@ -289,6 +312,11 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_name(part: str) -> bool:
+    """Whether it can be a file's; one that cannot would be found out between two files that are in place already."""
+    return _is_text(part) and len(part.encode()) <= _LONGEST_NAME and "\0" not in part
 
 
 def _time(seconds: float) -> int:

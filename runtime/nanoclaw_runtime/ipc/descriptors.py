@@ -19,6 +19,9 @@ from typing import Final
 FOLDER_MODE: Final = 0o775
 """Of folders we make in group volumes: the agent has our group, if not our uid."""
 
+MOVED_AT_ONCE: Final = 1000
+"""Folders of a folder that is removed."""
+
 
 @contextlib.contextmanager
 def opened_folder(path: Path | str, parent: int | None = None) -> Iterator[int]:
@@ -63,26 +66,35 @@ def remove_tree(name: str, parent: int) -> None:
     """
     pending = [name]
     while pending:
-        entry = pending.pop()
         try:
-            os.unlink(entry, dir_fd=parent)
+            os.unlink(pending[-1], dir_fd=parent)
         except FileNotFoundError:
-            continue
+            pass
         except (IsADirectoryError, PermissionError):
-            with opened_folder(entry, parent) as folder:
-                pending += _emptied(folder, parent)
-            os.rmdir(entry, dir_fd=parent)
+            with opened_folder(pending[-1], parent) as folder:
+                moved = _emptied(folder, parent)
+            if moved:
+                pending += moved
+                continue
+            os.rmdir(pending[-1], dir_fd=parent)
+        pending.pop()
 
 
 def _emptied(folder: int, parent: int) -> list[str]:
-    """Remove the files of a folder and move its folders to `parent`; the names they have there."""
+    """Remove the files of a folder and move its folders to `parent`, `MOVED_AT_ONCE` of them; their names there.
+
+    The folder is never listed as a whole: millions of names would fill the memory.
+    """
     moved: list[str] = []
-    for entry in os.listdir(folder):
-        try:
-            os.unlink(entry, dir_fd=folder)
-        except (IsADirectoryError, PermissionError):
-            moved.append(f".removed.{secrets.token_hex(8)}")
-            os.rename(entry, moved[-1], src_dir_fd=folder, dst_dir_fd=parent)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                os.unlink(entry.name, dir_fd=folder)
+            except (IsADirectoryError, PermissionError):
+                moved.append(f".removed.{secrets.token_hex(8)}")
+                os.rename(entry.name, moved[-1], src_dir_fd=folder, dst_dir_fd=parent)
+            if len(moved) == MOVED_AT_ONCE:
+                break
     return moved
 
 

@@ -104,9 +104,10 @@ class Mailbox:
             for name in (*wire.IPC_DIRS, layout.SESSION_INPUTS):
                 make_folder(name, root)
             with opened_folder(layout.SESSION_INPUTS, root) as sessions:
-                for name in os.listdir(sessions):
-                    with contextlib.suppress(OSError):
-                        remove_tree(name, sessions)
+                with os.scandir(sessions) as entries:
+                    for entry in entries:
+                        with contextlib.suppress(OSError):
+                            remove_tree(entry.name, sessions)
                 make_folder(self._session, sessions)
 
     def _discard(self) -> None:
