@@ -147,3 +147,13 @@ async def test_a_message_accepted_during_the_shutdown_is_for_the_next_process(ho
     await house.send("hello")
     await house.restart()
     assert ">hello</message>" in (await house.backend.agent(0)).stdin["prompt"]
+
+
+async def test_a_follow_up_nobody_took_survives_a_controller_that_broke_when_it_took_it_back(house):
+    house.backend.keeps_ended = True
+    agent = await house.a_follow_up_lies_there()
+    async with house.refusing("UPDATE ON messages", "NEW.state = 'waiting'"):
+        await agent.exit()
+        await asyncio.wait({house._life})
+    await house.return_broken()
+    assert ">unseen</message>" in (await house.backend.agent(1)).stdin["prompt"]

@@ -92,6 +92,7 @@ class FakeBackend:
     """Remembers every agent it started; `refusals` are raised instead of starting.
 
     With `leaves_behind` a refused start could not be undone: its agent exists, without its input.
+    With `keeps_ended` agents that have ended are still shown to who looks for those that run.
     """
 
     def __init__(self, tree: Path) -> None:
@@ -99,6 +100,7 @@ class FakeBackend:
         self.agents: list[FakeAgent] = []
         self.refusals: list[Diagnosis] = []
         self.leaves_behind = False
+        self.keeps_ended = False
         self.room = asyncio.Event()
         """While it is not set, starts wait, as for a node with room."""
         self.room.set()
@@ -122,7 +124,7 @@ class FakeBackend:
             self._started.notify_all()
 
     async def running(self) -> list[FakeAgent]:
-        return [agent for agent in self.agents if agent.exit_code is None]
+        return [agent for agent in self.agents if self.keeps_ended or agent.exit_code is None]
 
     async def agent(self, number: int) -> FakeAgent:
         """The agent started as number `number`, from 0, as soon as it is."""

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from datetime import UTC, datetime
 
+import pytest
+
 from nanoclaw_runtime.channels.configured import configured
 from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Groups, GroupSpec
 from nanoclaw_runtime.controller.host import Host, Means
@@ -64,6 +66,13 @@ class House:
 
     async def restart(self):
         await self.end()
+        await self.begin()
+
+    async def return_broken(self):
+        """Return after the process ended by itself."""
+        with pytest.raises(ExceptionGroup):
+            await self._life
+        await self.store.close()
         await self.begin()
 
     async def send(self, text, folder="main", **more):

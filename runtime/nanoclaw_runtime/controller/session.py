@@ -353,12 +353,15 @@ class Session:
         return Result(self._progressed, given_back, failure, self._moments.stopping, self._said)
 
     async def _left_over(self) -> tuple[set[int], bool]:
-        """Messages the agent certainly never took, and whether it certainly took all others."""
+        """Messages the agent certainly never took, and whether it certainly took all others.
+
+        Their files stay until they are recorded as taken back: without a file they would count as taken.
+        """
         unfinished = {message.id for message in await self._around.store.unfinished(self.ref.session)}
         try:
-            return await self._mailbox.reclaim() & unfinished, True
+            return await self._mailbox.pending() & unfinished, True
         except OSError as error:
-            _log.warning("input not reclaimed", session=self.ref.session, error=str(error))
+            _log.warning("input not read", session=self.ref.session, error=str(error))
             return set(), False
 
     def _judged(self, failure: Diagnosis | None) -> Diagnosis | None:
