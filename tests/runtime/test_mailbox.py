@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nanoclaw_runtime.domain.errors import StoreFailed
 from nanoclaw_runtime.ipc.descriptors import MOVED_AT_ONCE
 from nanoclaw_runtime.ipc.mailbox import LARGEST_FILE, MOST_READ, Mailbox
 
@@ -30,8 +31,12 @@ async def test_prepare_makes_the_folders_an_agent_expects(mailbox, folder):
     assert sorted(path.name for path in folder.parents[1].iterdir()) == ["input", "inputs", "messages", "tasks"]
 
 
+async def recorded():
+    """The store has it."""
+
+
 async def test_prepare_removes_what_an_earlier_session_left(mailbox, folder, tmp_path):
-    await mailbox.send("old", [1])
+    await mailbox.send("old", [1], recorded)
     await mailbox.close()
     await Mailbox(tmp_path, "main", "s2").prepare()
     assert [path.name for path in folder.parent.iterdir()] == ["s2"]
@@ -41,10 +46,9 @@ async def test_nothing_of_an_older_session_reaches_a_newer_one(mailbox, tmp_path
     newer = Mailbox(tmp_path, "main", "s2")
     await newer.prepare()
     with pytest.raises(FileNotFoundError):
-        await mailbox.send("stale", [1])
+        await mailbox.send("stale", [1], recorded)
     with pytest.raises(FileNotFoundError):
         await mailbox.close()
-    assert await newer.pending() == set()
     assert list((tmp_path / "data/ipc/main/inputs/s2").iterdir()) == []
     assert list((tmp_path / "data/ipc/main/input").iterdir()) == []
 
@@ -80,14 +84,14 @@ async def test_more_folders_than_are_moved_at_once_are_removed(mailbox, folder, 
 
 
 async def test_a_discarded_mailbox_leaves_no_folder(mailbox, folder):
-    await mailbox.send("left", [1])
+    await mailbox.send("left", [1], recorded)
     await mailbox.discard()
     assert not folder.exists()
 
 
 async def test_a_follow_up_is_one_json_file_in_name_order(mailbox, folder):
     for number in range(20):
-        assert await mailbox.send(f"text {number}", [number])
+        assert await mailbox.send(f"text {number}", [number], recorded)
     texts = [json.loads(path.read_text())["text"] for path in sorted(folder.iterdir())]
     assert texts == [f"text {number}" for number in range(20)]
     assert all(path.suffix == ".json" for path in folder.iterdir())
@@ -95,17 +99,43 @@ async def test_a_follow_up_is_one_json_file_in_name_order(mailbox, folder):
 
 async def test_a_closing_mailbox_refuses(mailbox, folder):
     await mailbox.close()
-    assert not await mailbox.send("late", [1])
+    assert not await mailbox.send("late", [1], recorded)
     assert [path.name for path in folder.iterdir()] == ["_close"]
 
 
-async def test_what_the_agent_did_not_take_is_reclaimed(mailbox, folder):
-    await mailbox.send("taken", [1])
+async def test_what_the_agent_did_not_take_is_told_and_stays(mailbox, folder):
+    await mailbox.send("taken", [1], recorded)
     next(iter(folder.iterdir())).unlink()
-    await mailbox.send("left", [2, 3])
+    await mailbox.send("left", [2, 3], recorded)
     assert await mailbox.pending() == {2, 3}
-    assert await mailbox.reclaim() == {2, 3}
-    assert list(folder.iterdir()) == []
+    assert len(list(folder.iterdir())) == 1
+
+
+async def test_a_text_is_recorded_when_it_is_on_the_disk_and_before_the_agent_can_take_it(mailbox, folder):
+    async def look():
+        seen.extend(path.suffix for path in folder.iterdir())
+
+    seen = []
+    assert await mailbox.send("text", [1], look)
+    assert seen == [".tmp"]
+    assert [path.suffix for path in folder.iterdir()] == [".json"]
+
+
+async def test_a_text_that_could_not_be_recorded_is_not_delivered(mailbox, folder):
+    async def refuse():
+        raise StoreFailed("disk full")
+
+    with pytest.raises(StoreFailed):
+        await mailbox.send("text", [1], refuse)
+    assert list(folder.glob("*.json")) == []
+    assert await mailbox.pending() == {1}
+
+
+async def test_what_was_recorded_before_a_crash_is_delivered_and_the_rest_removed(mailbox, folder):
+    for name, ids in (("1-aaaa", [1]), ("2-bbbb", [2, 3]), ("3-cccc", [3, 4]), ("4-dddd", [])):
+        (folder / f"{name}.json.tmp").write_text(json.dumps({"type": "message", "text": "x", "messages": ids}))
+    await mailbox.deliver_recorded({1, 2, 3})
+    assert sorted(path.name for path in folder.iterdir()) == ["1-aaaa.json", "2-bbbb.json"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +145,7 @@ async def test_what_the_agent_did_not_take_is_reclaimed(mailbox, folder):
 )
 async def test_foreign_files_name_no_messages(mailbox, folder, content):
     (folder / "1-aaaa.json").write_text(content)
-    assert await mailbox.reclaim() == set()
+    assert await mailbox.pending() == set()
 
 
 async def test_what_is_no_plain_file_of_ours_is_neither_opened_for_long_nor_removed(mailbox, folder):
@@ -124,10 +154,9 @@ async def test_what_is_no_plain_file_of_ours_is_neither_opened_for_long_nor_remo
     with (folder / "3-aaaa.json").open("wb") as huge:
         huge.truncate(2**40)
     (folder / "notes.json").write_text('{"messages": [7]}')
-    await mailbox.send("left", [2])
+    await mailbox.send("left", [2], recorded)
     before = open_files()
     assert await mailbox.pending() == {2}
-    assert await mailbox.reclaim() == {2}
     assert open_files() == before
     assert {"1-aaaa.json", "notes.json"} <= {path.name for path in folder.iterdir()}
 
@@ -143,7 +172,7 @@ async def test_a_link_out_of_the_folder_is_not_followed(mailbox, folder, tmp_pat
     secret = tmp_path / "secret.json"
     secret.write_text('{"messages": [7]}')
     (folder / "1-aaaa.json").symlink_to(secret)
-    assert await mailbox.reclaim() == set()
+    assert await mailbox.pending() == set()
     assert secret.exists()
 
 
@@ -153,10 +182,10 @@ async def test_an_input_folder_replaced_by_a_link_is_refused(mailbox, folder, tm
     folder.rmdir()
     folder.symlink_to(elsewhere)
     with pytest.raises(NotADirectoryError):
-        await mailbox.send("text", [1])
+        await mailbox.send("text", [1], recorded)
     assert list(elsewhere.iterdir()) == []
 
 
 async def test_a_text_too_large_to_be_taken_back_is_refused(mailbox, folder):
-    assert not await mailbox.send("x" * LARGEST_FILE, [1])
+    assert not await mailbox.send("x" * LARGEST_FILE, [1], recorded)
     assert list(folder.iterdir()) == []

@@ -17,6 +17,7 @@ from pathlib import Path
 from nanoclaw_runtime.backends.docker import DockerBackend
 from nanoclaw_runtime.backends.docker_client import DockerClient
 from nanoclaw_runtime.cli import main
+from nanoclaw_runtime.controller.scheduler import Scheduler
 from nanoclaw_runtime.ipc.mailbox import Mailbox
 from nanoclaw_runtime.store.requests import RequestBook
 from nanoclaw_runtime.store.store import Store
@@ -40,10 +41,13 @@ POINTS = {
     "input handed over": Point(DockerBackend, "start"),
     "session running": Point(Store, "session_started"),
     "answer recorded": Point(Store, "commit_output"),
-    "follow-up written": Point(Mailbox, "send"),
+    "follow-up written": Point(Store, "give", before=True),
+    "follow-up recorded": Point(Store, "give"),
+    "follow-up delivered": Point(Mailbox, "send"),
     "close begun": Point(Mailbox, "close", before=True),
     "close written": Point(Mailbox, "close"),
     "session ended": Point(Store, "end_session"),
+    "run not logged": Point(Scheduler, "finished", before=True),
     "request carried out": Point(RequestBook, "carry_out"),
 }
 

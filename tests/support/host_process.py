@@ -108,11 +108,22 @@ class HostProcess:
         assert answer.status_code == 202, answer.text
         return answer.json()["id"]
 
+    async def post(self, path, **body):
+        async with self._client() as client:
+            answer = await client.post(f"/v1/{path}", json=body)
+        assert answer.is_success, answer.text
+        return answer.json()
+
     async def get(self, path):
         async with self._client() as client:
             answer = await client.get(f"/v1/{path}")
         assert answer.is_success, answer.text
         return answer.json()
+
+    async def stop_sessions(self):
+        async with self._client() as client:
+            for session in (await self.get("sessions"))["sessions"]:
+                await client.delete(f"/v1/sessions/{session['session']}")
 
     async def events_until(self, enough):
         """Everything since the beginning, up to the event after which `enough` says so of all of them."""
@@ -165,3 +176,8 @@ def finished(events):
 def published(events):
     """Session and ordinal of every answer."""
     return [(event["payload"]["session"], event["payload"]["ordinal"]) for event in events if event["type"] == "answer"]
+
+
+def texts(events):
+    """What was answered."""
+    return [event["payload"]["text"] for event in events if event["type"] == "answer"]

@@ -230,7 +230,7 @@ class Controller:
         """What has to hold for messages to be answered."""
         return [
             await self._store_check(),
-            Check("groups", bool(known := len(self._groups.all())), f"{known} known" if known else "none known yet"),
+            self._groups_check(),
             Check(
                 "sessions adopted",
                 adopted := self.recovered.is_set(),
@@ -259,7 +259,7 @@ class Controller:
         group = self._served(folder)
         if group is None or not _is_due(due):
             return await self._after_task(folder)
-        session = self._session(SessionRef(folder, _new_session_id(), SessionKind.TASK), group)
+        session = self._session(SessionRef(folder, _new_session_id(), SessionKind.TASK), group, task)
         _log.info("task starts", group=folder, session=session.ref.session, task=task)
         opening = Opening(due.prompt, task=task, resume=due.context is TaskContext.GROUP)
         return await self._until_over(session, session.run(group, opening), task=task)
@@ -283,7 +283,7 @@ class Controller:
         jid = self._network_chat(group) if group else None
         await self._around.store.fail_messages(folder, messages, told, at=datetime.now(UTC), jid=jid)
 
-    def _session(self, ref: SessionRef, group: GroupSpec | None) -> Session:
+    def _session(self, ref: SessionRef, group: GroupSpec | None, task: str | None = None) -> Session:
         queue, folder = self._running_queue, ref.folder
         jid = self._network_chat(group) if group else None
 
@@ -303,22 +303,27 @@ class Controller:
             queue.closing(folder)
             typing(on=False)
 
+        async def log_run(result: Result) -> None:
+            if task is not None:
+                await self._log_run(task, ref, session.status().started, result)
+
         signals = Signals(live=lambda: queue.live(folder), busy=busy, idle=idle, closing=closing)
         typing(on=ref.kind is SessionKind.MESSAGES)
-        return Session(self._around, ref, signals, group=group, jid=jid)
+        session = Session(self._around, ref, signals, group=group, jid=jid, before_end=log_run)
+        return session
 
     def _network_chat(self, group: GroupSpec) -> str | None:
         return group.jid if self._networks.owns(group.jid) else None
 
     async def _until_over(self, session: Session, life: Awaitable[Result], *, task: str | None = None) -> Ending:
-        ref, begun = session.ref, datetime.now(UTC)
+        ref = session.ref
         self._sessions[ref.folder] = session
         try:
             result = await life
             if task is None:
                 ending = await self._ending(ref, result)
             else:
-                await self._log_run(task, ref, begun, result)
+                self._count_end(ref, result)
                 ending = await self._after_task(ref.folder)
         except Exception:  # noqa: BLE001 - one broken session must not end the others
             _log.exception("session broke", group=ref.folder, session=ref.session)
@@ -331,7 +336,6 @@ class Controller:
 
     async def _log_run(self, task: str, ref: SessionRef, begun: datetime, result: Result) -> None:
         failure = result.failure
-        self._count_end(ref, result)
         await self._task_book.finished(
             task,
             started=begun,
@@ -419,7 +423,7 @@ class Controller:
     async def _adopt(self, running: RunningSession, record: SessionRecord, tasks: asyncio.TaskGroup) -> None:
         queue, ref = self._running_queue, running.ref
         queue.adopted(ref.folder, record.task)
-        session = self._session(ref, self._known(ref.folder))
+        session = self._session(ref, self._known(ref.folder), record.task)
         _log.info("session adopted", group=ref.folder, session=ref.session, outputs=record.outputs)
 
         async def stay() -> None:
@@ -435,11 +439,12 @@ class Controller:
             "its messages are tried again",
             "The assistant was interrupted and tries again.",
         )
-        await self._around.store.end_session(record.id, failure=diagnosis, at=datetime.now(UTC))
         if record.task is not None and record.outputs:
             # It had answered. Without an answer it is still due, and runs again.
-            result = Result(progressed=True, unanswered=(), failure=None, stopped=False, said=None)
+            said = await self._around.store.last_text(record.id)
+            result = Result(progressed=True, unanswered=(), failure=None, stopped=False, said=said)
             await self._log_run(record.task, record.ref, record.created, result)
+        await self._around.store.end_session(record.id, failure=diagnosis, at=datetime.now(UTC))
 
     async def _take_up_waiting(self) -> None:
         for folder in await self._around.store.folders_waiting():
@@ -516,6 +521,12 @@ class Controller:
         except StoreFailed as failure:
             return Check("database", ok=False, detail=str(failure))
         return Check("database", ok=True, detail=f"{last} events")
+
+    def _groups_check(self) -> Check:
+        if not self._groups.complete.is_set():
+            return Check("groups", ok=False, detail="those of the stack are not known yet")
+        known = len(self._groups.all())
+        return Check("groups", bool(known), f"{known} known" if known else "none known yet")
 
 
 async def _clean_up(running: RunningSession) -> None:

@@ -9,10 +9,11 @@ live (`domain.lifetime`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -99,6 +100,10 @@ class Result:
     """The last text it had for the chat."""
 
 
+async def _nobody(_result: Result) -> None:
+    """Nobody has to know."""
+
+
 class Session:
     """Runs once. `group` is None when the group of an adopted session is not declared any more.
 
@@ -113,8 +118,11 @@ class Session:
         *,
         group: GroupSpec | None,
         jid: str | None = None,
+        before_end: Callable[[Result], Awaitable[None]] = _nobody,
     ) -> None:
+        """`before_end` is told the result before the end is recorded; a crash in between tells it again."""
         self.ref = ref
+        self._before_end = before_end
         self._around = around
         self._signals = signals
         self._group, self._jid = group, jid
@@ -164,7 +172,8 @@ class Session:
         """Stay with an agent that an earlier process started and recorded."""
         self._starting = False
         self._started, self._outputs, self._last_output = record.created, record.outputs, record.last_output
-        await self._record_follow_ups()
+        await self._deliver_follow_ups()
+        self._said = await self._around.store.last_text(self.ref.session)
         turns = {message.turn for message in await self._around.store.unfinished(self.ref.session)}
         if record.task is not None and not record.outputs:
             turns.add(FIRST_TURN)  # a task's prompt is no message
@@ -174,17 +183,13 @@ class Session:
             self._may_follow_up()
         return await self._follow(running, skip=record.outputs)
 
-    async def _record_follow_ups(self) -> None:
-        """A process that died between writing a follow-up and recording it left the file: record it now."""
-        store = self._around.store
+    async def _deliver_follow_ups(self) -> None:
+        """A process that died between recording a follow-up and delivering it left it ready: deliver it now."""
+        recorded = {message.id for message in await self._around.store.unfinished(self.ref.session)}
         try:
-            written = await self._mailbox.pending()
+            await self._mailbox.deliver_recorded(recorded)
         except OSError as error:
-            _log.warning("input not read", session=self.ref.session, error=str(error))
-            return
-        waiting = {message.id for message in await store.waiting(self.ref.folder)}
-        if unrecorded := sorted(written & waiting):
-            await store.give(self.ref.session, unrecorded)
+            _log.warning("input not delivered", session=self.ref.session, error=str(error))
 
     async def follow_up(self) -> bool:
         """Hand the agent what waits for its group; False when it has to wait for the next session.
@@ -203,16 +208,16 @@ class Session:
             except OSError as error:
                 _log.warning("follow-up not written", session=self.ref.session, error=str(error))
             except StoreFailed:
-                await self._close()  # the text is written and not recorded: no other may follow it
+                await self._close()  # the next session looks for it again
                 raise
             await self._close()
         return False
 
     async def _give(self, messages: Sequence[Message]) -> bool:
         ids = [message.id for message in messages]
-        if not await self._mailbox.send(message_prompt(messages), ids):
+        record = partial(self._around.store.give, self.ref.session, ids)
+        if not await self._mailbox.send(message_prompt(messages), ids, record):
             return False
-        await self._around.store.give(self.ref.session, ids)
         self._signals.busy()
         self._happened(open_turns=self._moments.open_turns + 1, answered=True)
         return True
@@ -346,11 +351,14 @@ class Session:
             if failure is None and self._progressed and certain:
                 # It ended well, and whatever it took before it saw `_close` it has dealt with.
                 await store.finish_turns(session, at=datetime.now(UTC))
+            await self._before_end(self._result((), failure))
             unanswered = await store.end_session(session, failure=failure, at=datetime.now(UTC))
         with suppress(OSError):  # the next session removes it
             await self._mailbox.discard()
-        given_back = tuple(sorted({*left, *unanswered}))
-        return Result(self._progressed, given_back, failure, self._moments.stopping, self._said)
+        return self._result(sorted({*left, *unanswered}), failure)
+
+    def _result(self, unanswered: Iterable[int], failure: Diagnosis | None) -> Result:
+        return Result(self._progressed, tuple(unanswered), failure, self._moments.stopping, self._said)
 
     async def _left_over(self) -> tuple[set[int], bool]:
         """Messages the agent certainly never took, and whether it certainly took all others.

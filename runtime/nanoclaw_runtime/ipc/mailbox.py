@@ -20,7 +20,8 @@ import secrets
 import stat
 import string
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,10 @@ NAMES_AT_ONCE: Final = 10_000
 MOST_READ: Final = 4 * LARGEST_FILE
 """Bytes of all files together that are read back at once."""
 
-_OUR_NAME: Final = re.compile(r"[0-9]+-[0-9a-z]{4}\.json")
+ASIDE: Final = ".tmp"
+"""Ends the names of texts that are not delivered yet; agents do not look at them."""
+
+_OUR_NAME: Final = re.compile(rf"[0-9]+-[0-9a-z]{{4}}\.json({re.escape(ASIDE)})?")
 # As `wire.input_file` makes it.
 _BASE36 = string.digits + string.ascii_lowercase
 
@@ -59,11 +63,12 @@ class Mailbox:
         """Remove the folder; only when the session's agent is gone and what it left is taken back."""
         await asyncio.to_thread(self._discard)
 
-    async def send(self, text: str, messages: Sequence[int]) -> bool:
+    async def send(self, text: str, messages: Sequence[int], record: Callable[[], Awaitable[object]]) -> bool:
         """Hand the agent one more text; False when it has to wait for the next session, because this
         one is closing or the text is too large for a file.
 
-        `messages` are the ids the text was made of; `reclaim` tells them again.
+        `messages` are the ids the text was made of; `pending` tells them again. `record` is awaited
+        when the text is on the disk and before the agent can take it; what it raises stops the text.
         """
         if self.closing:
             return False
@@ -71,7 +76,10 @@ class Mailbox:
         content = json.dumps(document, ensure_ascii=False).encode()
         if len(content) > LARGEST_FILE:
             return False
-        await asyncio.to_thread(self._write, self._name(), content)
+        name = self._name()
+        await asyncio.to_thread(self._write, f"{name}{ASIDE}", content)
+        await record()
+        await asyncio.to_thread(self._deliver, name)
         return True
 
     async def close(self) -> None:
@@ -81,17 +89,17 @@ class Mailbox:
         self.closing = True
         await asyncio.to_thread(self._write, wire.CLOSE_FILE, b"")
 
-    async def reclaim(self) -> set[int]:
-        """Take back every text the agent has not taken; the ids of their messages.
-
-        Whatever is returned was certainly not seen by the agent. Only ids that the caller gave
-        to this session mean anything: the agent can write here too.
-        """
-        return await asyncio.to_thread(self._reclaim)
-
     async def pending(self) -> set[int]:
-        """Ids of messages whose text still lies there, without taking it."""
+        """Ids of the messages whose text the agent has not taken; the files stay.
+
+        Once the agent is gone, it has certainly not seen them. Only ids that the caller gave to this
+        session mean anything: the agent can write here too.
+        """
         return await asyncio.to_thread(self._pending)
+
+    async def deliver_recorded(self, recorded: AbstractSet[int]) -> None:
+        """Deliver the texts an earlier process laid aside and recorded; remove those it did not record."""
+        await asyncio.to_thread(self._deliver_recorded, recorded)
 
     def _name(self) -> str:
         # Agents take files in name order: two in one millisecond must not swap.
@@ -118,18 +126,21 @@ class Mailbox:
         with self._input() as folder:
             replace_file(folder, name, content)
 
-    def _reclaim(self) -> set[int]:
-        taken = set[int]()
-        with self._input() as folder:
-            for name, ids in _our_files(folder):
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=folder)
-                    taken |= ids
-        return taken
-
     def _pending(self) -> set[int]:
         with self._input() as folder:
             return {identity for _, ids in _our_files(folder) for identity in ids}
+
+    def _deliver(self, name: str) -> None:
+        with self._input() as folder:
+            os.rename(f"{name}{ASIDE}", name, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def _deliver_recorded(self, recorded: AbstractSet[int]) -> None:
+        with self._input() as folder:
+            for name, ids in [found for found in _our_files(folder) if found[0].endswith(ASIDE)]:
+                if ids and ids <= recorded:
+                    os.rename(name, name.removesuffix(ASIDE), src_dir_fd=folder, dst_dir_fd=folder)
+                else:
+                    os.unlink(name, dir_fd=folder)
 
     def _input(self) -> contextlib.AbstractContextManager[int]:
         return walked_folder(self._root, layout.SESSION_INPUTS, self._session)

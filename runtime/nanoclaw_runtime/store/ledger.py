@@ -113,6 +113,11 @@ def end(connection: sa.Connection, session: str, failure: Diagnosis | None, *, a
     return intake.reclaim(connection, session)
 
 
+def last_text(connection: sa.Connection, session: str) -> str | None:
+    said = sa.select(outputs.c.text).where(outputs.c.session == session, outputs.c.text.is_not(None))
+    return connection.scalar(said.order_by(outputs.c.ordinal.desc()).limit(1))
+
+
 def open_sessions(connection: sa.Connection) -> list[SessionRecord]:
     query = sa.select(sessions).where(sessions.c.state.in_(OPEN_STATES))
     return read_sessions(connection, query.order_by(sessions.c.created, sessions.c.id))

@@ -146,6 +146,10 @@ class Store:
             lambda connection: intake.fail(connection, folder, messages, chat, jid, at=at)
         )
 
+    async def last_text(self, session: str) -> str | None:
+        """The last text the session had for the chat."""
+        return await self.database.transaction(lambda connection: ledger.last_text(connection, session))
+
     async def open_sessions(self) -> list[SessionRecord]:
         """Sessions that are starting or running, oldest first."""
         return await self.database.transaction(ledger.open_sessions)

@@ -123,7 +123,10 @@ def finish_run(
     """Log the run and set when the task runs next; the task as it is now, None when it was cancelled meanwhile.
 
     A task that got a new schedule during the run keeps it. One that nobody can follow any more is paused.
+    The run of a session is logged once.
     """
+    if run.session is not None and _logged(connection, task_id, run.session):
+        return read_task(connection, task_id)
     if not log_run(connection, task_id, run):
         return None
     task = _known(connection, task_id)
@@ -242,6 +245,11 @@ def _after_run(task: Task, following: FollowingRun) -> dict[str, Any]:
     if next_run is not None:
         return {"next_run": next_run}
     return {"next_run": None, "state": TaskState.COMPLETED}
+
+
+def _logged(connection: sa.Connection, task_id: str, session: str) -> bool:
+    query = sa.select(task_runs.c.id).where(task_runs.c.task == task_id, task_runs.c.session == session)
+    return connection.scalar(query) is not None
 
 
 def _known(connection: sa.Connection, task_id: str) -> Task:
