@@ -231,6 +231,20 @@ def test_a_folder_that_is_no_hosts_is_refused_in_one_sentence(there, spoil, told
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("link", ["data", "data/sessions", "data/sessions/main", "groups/global"])
+def test_a_host_whose_links_lead_elsewhere_is_not_followed_there(nanoclaw, there, tmp_path, link):
+    there.file(f"{link}/file").unlink()
+    (there.root / link).rename(tmp_path / "home")
+    for below in ("", "main", "sessions/main"):
+        (tmp_path / "home" / below / ".claude").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / below / ".claude/.credentials.json").write_text("secret")
+    (there.root / link).symlink_to(tmp_path / "home")
+    for command in (("import", there.root, "--yes"), ("export", there.root, "--replace")):
+        refused = nanoclaw(*command)
+        assert refused.exit_code == 1
+        assert "where a link leads" in refused.stderr.replace("\n", " ")
+
+
 # Export
 
 

@@ -101,16 +101,22 @@ _INDEXES: Final = (
 
 
 def place(root: Path, area: Area, folder: str = "") -> Path:
-    """Where a host keeps an area."""
+    """Where a host keeps an area. Raises CommandFailed when a link on the way there leads elsewhere.
+
+    Whoever made the folder could have another one of this machine sent, or written to.
+    """
     match area:
         case Area.GROUP:
-            return root / layout.group_dir(folder)
+            found = root / layout.group_dir(folder)
         case Area.SESSIONS:
-            return root / layout.sessions_dir(folder)
+            found = root / layout.sessions_dir(folder)
         case Area.GLOBAL:
-            return root / layout.GLOBAL_DIR
+            found = root / layout.GLOBAL_DIR
         case Area.PROJECT:
-            return root
+            found = root
+    if found.resolve() != root.resolve() / found.relative_to(root):
+        raise CommandFailed(f"{found} is not there but where a link leads; put a folder in the link's place")
+    return found
 
 
 def read(root: Path) -> Host:
