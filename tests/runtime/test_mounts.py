@@ -363,6 +363,23 @@ def test_an_allowlist_cannot_open_what_must_stay_closed(allowlist, said):
         MountAllowlist.model_validate(allowlist)
 
 
+@pytest.mark.parametrize("path", ["srv/nanoclaw", "srv/nanoclaw/data/ipc/other", "srv", "link"])
+def test_the_installation_itself_is_not_mounted(tmp_path, path):
+    (tmp_path / "srv/nanoclaw/data/ipc/other").mkdir(parents=True)
+    (tmp_path / "srv/nanoclaw-docs").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "srv/nanoclaw/data")
+    allowlist = MountAllowlist(allowed_roots=(AllowedRoot(path=str(tmp_path)),))
+    judgement = judge(
+        group({"hostPath": f"{tmp_path}/{path}"}, {"hostPath": f"{tmp_path}/srv/nanoclaw-docs"}, folder="main"),
+        allowlist,
+        pattern=Pattern.DOCKER,
+        resolve=real_path,
+        tree=str(tmp_path.resolve() / "srv/nanoclaw"),
+    )
+    assert [mount.path for mount in judgement.accepted] == ["/workspace/extra/nanoclaw-docs"]
+    assert "other groups' folders" in judgement.refused[0].reason
+
+
 def test_an_agent_starts_without_the_mounts_it_may_not_have_and_the_log_says_why(tmp_path):
     (tmp_path / "docs").mkdir()
     config = ControllerConfig(
@@ -372,7 +389,7 @@ def test_an_agent_starts_without_the_mounts_it_may_not_have_and_the_log_says_why
     )
     mounts = group({"hostPath": str(tmp_path / "nothing")}, {"hostPath": f"{tmp_path}/docs"})
     with structlog.testing.capture_logs() as logs:
-        [mount] = permitted_mounts(config)(mounts)
+        [mount] = permitted_mounts(config, tmp_path / "tree")(mounts)
     assert mount.host_path == str((tmp_path / "docs").resolve())
     [warning] = logs
     assert (warning["event"], warning["group"], warning["position"]) == ("mount.refused", "family", 0)

@@ -93,17 +93,20 @@ def as_written(path: str) -> str | None:
     return str(PurePosixPath("/", *written.parts[1:]))
 
 
-def judge(group: GroupSpec, allowlist: MountAllowlist | None, *, pattern: Pattern, resolve: Resolve) -> Judgement:
+def judge(
+    group: GroupSpec, allowlist: MountAllowlist | None, *, pattern: Pattern, resolve: Resolve, tree: str | None = None
+) -> Judgement:
     """Which of the group's additional mounts its agents get, and why they do not get the others.
 
     Of two mounts at one place, or one inside the other, the first is kept. `resolve` is asked on a Docker
-    host only.
+    host only. `tree` is the real path of the installation there: nothing in it or around it is mounted.
     """
     mounts = group.container_config.additional_mounts
     if allowlist is None:
         reason = "there is no mount allowlist; name what may be mounted in runtime.mountAllowlist"
         return Judgement(refused=tuple(RefusedMount(position, mount, reason) for position, mount in enumerate(mounts)))
-    rules = _Rules(allowlist, pattern, as_written if pattern is Pattern.JOB else resolve, group.is_main)
+    on_node = pattern is Pattern.JOB
+    rules = _Rules(allowlist, pattern, as_written if on_node else resolve, group.is_main, None if on_node else tree)
     accepted: list[ExtraMount] = []
     refused: list[RefusedMount] = []
     for position, mount in enumerate(mounts):
@@ -124,6 +127,7 @@ class _Rules:
     pattern: Pattern
     resolve: Resolve
     is_main: bool
+    tree: str | None
 
     def accept(self, mount: AdditionalMount) -> ExtraMount:
         path = _container_path(mount)
@@ -145,6 +149,10 @@ class _Rules:
         if real is None:
             raise _Refused(f"hostPath {written!r} does not exist; write the path of a folder that does")
         self._check_words("hostPath", real)
+        if self.tree is not None and _overlap(real, self.tree):
+            raise _Refused(
+                f"hostPath {real!r} has other groups' folders and the database; mount one outside {self.tree}"
+            )
         for root in self.allowlist.allowed_roots:
             base = self.resolve(root.path)
             if base is not None and PurePosixPath(real).is_relative_to(base):
@@ -208,7 +216,12 @@ def _allowed(name: str, sources: Iterable[AllowedSource], kind: str, field: str)
 
 def _check_free(path: str, taken: Iterable[ExtraMount]) -> None:
     for other in taken:
-        if PurePosixPath(path).is_relative_to(other.path) or PurePosixPath(other.path).is_relative_to(path):
+        if _overlap(path, other.path):
             raise _Refused(
                 f"{path} is the place of {other.path}, or inside it, or around it; write another containerPath"
             )
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Whether one is the other, or inside it."""
+    return PurePosixPath(path).is_relative_to(other) or PurePosixPath(other).is_relative_to(path)

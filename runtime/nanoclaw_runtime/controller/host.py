@@ -101,7 +101,7 @@ class Host:
             tree=means.tree,
             credentials=means.credentials,
             metrics=metrics,
-            extra_mounts=permitted_mounts(config),
+            extra_mounts=permitted_mounts(config, means.tree),
             prepare=self._snapshots.write,
         )
         self.controller = Controller(around, self.groups, self.tasks, self._networks, checks=means.checks)

@@ -6,6 +6,7 @@ What may be mounted is decided in `contract.mounts`; here is only who asks it, a
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -16,11 +17,12 @@ from nanoclaw_runtime.ipc.folders import real_path
 log = structlog.get_logger(__name__)
 
 
-def permitted_mounts(config: ControllerConfig) -> Callable[[GroupSpec], tuple[ExtraMount, ...]]:
+def permitted_mounts(config: ControllerConfig, tree: Path) -> Callable[[GroupSpec], tuple[ExtraMount, ...]]:
     """What of a group's additional mounts its next session gets. On a Docker host each call looks at the files."""
+    own = str(tree.resolve())
 
     def permitted(group: GroupSpec) -> tuple[ExtraMount, ...]:
-        judged = judge(group, config.mount_allowlist, pattern=config.pattern, resolve=real_path)
+        judged = judge(group, config.mount_allowlist, pattern=config.pattern, resolve=real_path, tree=own)
         for refused in judged.refused:
             log.warning("mount.refused", group=group.folder, position=refused.position, reason=refused.reason)
         return judged.accepted
