@@ -1,10 +1,12 @@
 """A chat of Telegram from end to end: a person writes, an agent works, the chat gets its answer once."""
 
+import asyncio
+
 import pytest
 
 from nanoclaw_runtime.contract.config import Groups, GroupSpec
 from tests.support.bot_api import BotApi
-from tests.support.house import House
+from tests.support.house import House, started
 
 
 @pytest.fixture
@@ -51,3 +53,18 @@ async def test_a_chat_of_nobody_is_known_and_not_answered(house, network):
 
 async def known(house):
     return [chat.name for chat in await house.host.chats.list()] == ["Strangers"]
+
+
+async def test_nothing_that_is_said_before_the_groups_are_known_again_is_lost(house, network):
+    await asks(network)
+    agent = await house.backend.agent(0)
+    await house.until(lambda: started(house))
+    await house.end()
+    await asks(network, "@andy_bot and now?")
+    await agent.say("hi")
+    await house.begin(declared=False)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(house.answers(), 0.2)
+    await house.declare()
+    assert "@Andy @andy_bot and now?" in (await agent.take())[0]
+    await network.until(lambda: network.sent == [(-100, "hi")])

@@ -40,7 +40,7 @@ class House:
     async def __aexit__(self, *_):
         await self.end()
 
-    async def begin(self):
+    async def begin(self, *, declared=True):
         self.store = await Store.open(f"sqlite+aiosqlite:///{self.tmp_path}/controller.db")
         means = Means(
             config=self.config,
@@ -54,8 +54,13 @@ class House:
         )
         self.host = Host(means)
         self.controller, self.tasks = self.host.controller, self.host.tasks
-        await self.host.groups.declare(self.groups)
         self._life = asyncio.create_task(self.host.run())
+        if declared:
+            await self.declare()
+
+    async def declare(self):
+        """The groups of the stack become known, and everything begins."""
+        await self.host.groups.declare(self.groups)
         await self.until(lambda: all_ok(self.controller))
 
     async def end(self):

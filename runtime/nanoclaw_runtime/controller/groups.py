@@ -60,6 +60,8 @@ class GroupBook:
         self._is_network = is_network
         self.on_change: Callable[[], Awaitable[None]] | None = None
         """Called behind every change of the groups."""
+        self.complete = asyncio.Event()
+        """Set once the stack's groups are known, too: until then nobody can tell whose chat or session one is."""
         self._declared: dict[str, GroupSpec] = {}
         self._registered: dict[str, GroupSpec] = {}
         self._overruled: dict[str, str] = {}
@@ -111,6 +113,7 @@ class GroupBook:
         before, self._declared = self._declared, {group.folder: group for group in groups.groups}
         new = sorted(self._declared.keys() - before.keys())
         _log.info("groups declared", groups=sorted(self._declared), new=new)
+        self.complete.set()
         await self._changed()
 
     async def register(self, group: GroupSpec, by: str) -> GroupSpec:

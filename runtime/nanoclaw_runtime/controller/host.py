@@ -130,8 +130,12 @@ class Host:
         )
 
     async def run(self) -> None:
-        """Everything at once, until cancelled; what runs by itself begins when old sessions are found again."""
+        """Everything at once, until cancelled; what runs by itself begins when old sessions are found again.
+
+        These are looked for once all groups are known: what an agent said goes to its group's chat.
+        """
         await self.groups.load()
+        await self.groups.complete.wait()
         async with asyncio.TaskGroup() as parts:
             parts.create_task(self._networks.presence.run(), name="typing")
             parts.create_task(self.controller.run(), name="controller")
