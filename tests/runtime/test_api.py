@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from nanoclaw_runtime.api import stream
 from nanoclaw_runtime.api.app import create_app
 from nanoclaw_runtime.api.guard import BODY_LIMIT
-from nanoclaw_runtime.api.server import PortTaken, listen, serve, serve_on
+from nanoclaw_runtime.api.server import CONNECTIONS, PortTaken, listen, serve, serve_on
 from nanoclaw_runtime.controller.status import Check
 from nanoclaw_runtime.domain.errors import SettingsInvalid
 from nanoclaw_runtime.telemetry import Metrics
@@ -351,6 +351,22 @@ async def test_a_taken_port_is_one_sentence(house):
     port = int(house.url.rpartition(":")[2])
     with pytest.raises(PortTaken, match=f"127.0.0.1:{port}"):
         await serve(house.app, "127.0.0.1", port)
+
+
+async def test_who_opens_connections_without_end_takes_them_from_nobody_else(house, http):
+    port = int(house.url.rpartition(":")[2])
+
+    async def from_elsewhere():
+        return await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+
+    silent = [await from_elsewhere() for _ in range(CONNECTIONS)]
+    reader, writer = await from_elsewhere()
+    with contextlib.suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    async with http.get("/v1/groups") as answer:
+        assert answer.status == 200
+    for one in (writer, *(writer for _, writer in silent)):
+        one.close()
 
 
 async def test_the_description_names_every_route(http):

@@ -10,11 +10,14 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nanoclaw_runtime.domain.errors import NanoclawError
 
 DRAIN: Final = 5
 # Seconds a request may still take when the server stops.
+CONNECTIONS: Final = 256
+"""From one address at once: an agent could open them, and say nothing, until the process has no descriptor left."""
 
 
 class PortTaken(NanoclawError):
@@ -32,6 +35,14 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class _Connection(H11Protocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        addresses = [other.client[0] for other in self.connections if isinstance(other, _Connection) and other.client]
+        if self.client and addresses.count(self.client[0]) > CONNECTIONS:
+            transport.abort()
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket for `serve_on`; port 0 takes a free one. Raises PortTaken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -46,6 +57,7 @@ async def serve_on(app: FastAPI, listener: socket.socket) -> None:
     server = _Server(
         uvicorn.Config(
             app,
+            http=_Connection,
             log_config=None,
             access_log=False,
             lifespan="off",
