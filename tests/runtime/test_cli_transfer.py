@@ -1,6 +1,7 @@
 """`nanoclaw import`, `export` and `project push`, from the line to a real host and back."""
 
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -196,6 +197,12 @@ def test_changes_that_are_only_in_the_log_are_seen(nanoclaw, there):
         writer.execute("INSERT INTO messages VALUES ('W', ?, 'a', 'A', 'in the log', ?, 0, 0)", (FAMILY, at(17)))
         writer.commit()
         assert by_folder(nanoclaw.told("import", there.root, "--dry-run"))["family"]["messages"]["total"] == 4
+
+
+def test_what_is_no_file_of_a_database_is_not_read(nanoclaw, there):
+    os.mkfifo(there.root / "store/messages.db-journal")
+    (there.root / "store/messages.db-wal").symlink_to("/dev/zero")
+    assert nanoclaw.told("import", there.root, "--dry-run")["done"] is False
 
 
 def drop_table(host):

@@ -188,7 +188,8 @@ def _copied(file: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="nanoclaw-") as folder:
         for name in (file.name, f"{file.name}-wal", f"{file.name}-journal"):
             with suppress(FileNotFoundError):
-                shutil.copyfile(file.with_name(name), Path(folder) / name)
+                if file.with_name(name).is_file():  # and no pipe or device, which may never end
+                    shutil.copyfile(file.with_name(name), Path(folder) / name)
         yield Path(folder) / file.name
 
 
