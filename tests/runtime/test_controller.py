@@ -303,11 +303,35 @@ async def test_a_follow_up_that_cannot_be_written_does_not_wait_until_the_agent_
         assert ">again</message>" in (await house.backend.agent(1)).stdin["prompt"]
 
 
+async def test_a_follow_up_that_cannot_be_looked_for_does_not_wait_until_the_agent_is_idle(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say("hi")
+    await house.answers()
+    stored = house.store.database.added
+    sending = asyncio.create_task(house.send("again"))
+    await stored.wait()
+    await house.execute("ALTER TABLE messages RENAME TO hidden")
+    await sending
+    await agent.closed()
+    await house.execute("ALTER TABLE hidden RENAME TO messages")
+    await agent.exit()
+    assert ">again</message>" in (await house.backend.agent(1)).stdin["prompt"]
+
+
 async def test_a_mailbox_that_cannot_be_read_at_the_end_proves_nothing_answered(house):
     agent = await house.a_follow_up_lies_there()
     shutil.rmtree(agent.input)
     await agent.exit(0)
     assert ">unseen</message>" in (await house.backend.agent(1)).stdin["prompt"]
+
+
+async def test_a_session_that_cannot_be_recorded_is_tried_again(house):
+    async with house.refusing("INSERT ON sessions", "1"):
+        await house.send("hello")
+        await house.until_state(GroupState.RETRYING)
+    await house.send("please")
+    assert (await house.backend.agent(0)).stdin["prompt"].count("<message ") == 2
 
 
 async def test_messages_whose_failure_cannot_be_told_are_tried_again(house):

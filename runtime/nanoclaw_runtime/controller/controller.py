@@ -372,7 +372,9 @@ class Controller:
             f"session {ref.session} of group {ref.folder!r} broke in the controller; its log has the traceback",
             "The assistant could not be reached.",
         )
-        unanswered = await self._around.store.end_session(ref.session, failure=diagnosis, at=datetime.now(UTC))
+        store, unanswered = self._around.store, list[int]()
+        if await store.session(ref.session) is not None:  # even its beginning may not have been recorded
+            unanswered = await store.end_session(ref.session, failure=diagnosis, at=datetime.now(UTC))
         self._last_failure[ref.folder] = (diagnosis, tuple(unanswered))
         return Ending.FAILED
 

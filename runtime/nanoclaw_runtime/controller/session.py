@@ -197,12 +197,12 @@ class Session:
         The agent is asked to end when it cannot be handed over, so that the next one comes soon.
         """
         async with self._turn:
-            messages = await self._around.store.waiting(self.ref.folder)
-            if not messages:
-                return True
-            if self._mailbox.closing:
-                return False
             try:
+                messages = await self._around.store.waiting(self.ref.folder)
+                if not messages:
+                    return True
+                if self._mailbox.closing:
+                    return False
                 if await self._give(messages):
                     return True
             except OSError as error:
