@@ -261,6 +261,14 @@ async def test_a_schedule_nobody_can_follow_is_refused(office, kind, value):
     assert office.outcomes() == {"refused": 1}
 
 
+async def test_many_changes_are_told_once(office):
+    for number in range(20):
+        office.schedule("family", taskId=f"task-{number}", name=f"{number:02}.json")
+    await office.desk.look()
+    assert len(await office.tasks.list("family")) == 20
+    assert office.changed == ["family"]
+
+
 async def test_a_group_has_only_so_many_tasks_and_holds_up_no_other(office):
     task = await office.scheduled("family")
     for number in range(MOST_TASKS - 1):

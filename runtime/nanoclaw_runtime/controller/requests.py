@@ -112,6 +112,7 @@ class RequestDesk:
         self._folders: dict[tuple[str, RequestKind], RequestFolder] = {}
         self._broken: dict[tuple[str, RequestKind], str] = {}
         self._asked = asyncio.Event()
+        self._changed: set[str] = set()
         self._forgot: datetime | None = None
 
     async def run(self) -> None:
@@ -134,6 +135,7 @@ class RequestDesk:
             for group in self._groups():
                 for kind in RequestKind:
                     await self._serve(group, kind)
+                await self._tell_of_tasks()
         except StoreFailed as error:
             _log.error("agents' requests wait", reason=str(error))
 
@@ -211,11 +213,17 @@ class RequestDesk:
     async def _change_tasks(self, request: ScheduleTask | ChangeTask | UpdateTask, key: str) -> Verdict:
         if not await self._book.carry_out(key, self._task_work(request), at=self._now()):
             return Verdict(Outcome.REPEATED)
-        try:
-            await self._effects.tasks_changed(request.folder)
-        except Exception:  # noqa: BLE001 - the task is committed, whoever could not be told of it
-            _log.exception("change of tasks not told", group=request.folder)
+        self._changed.add(request.folder)
         return _DONE
+
+    async def _tell_of_tasks(self) -> None:
+        """Once for all the changes of a group's requests: telling takes time, and an agent may ask for a hundred."""
+        while self._changed:
+            folder = self._changed.pop()
+            try:
+                await self._effects.tasks_changed(folder)
+            except Exception:  # noqa: BLE001 - the task is committed, whoever could not be told of it
+                _log.exception("change of tasks not told", group=folder)
 
     def _task_work(self, request: ScheduleTask | ChangeTask | UpdateTask) -> Work[None]:
         match request:
