@@ -14,7 +14,10 @@ from nanoclaw_runtime.contract.mounts import ALWAYS_BLOCKED
 _HOST_FOLDERS: Final = frozenset({"store", "data"})
 """At the top of the project: the database, keys of chat networks, sessions, requests of agents."""
 _UNWANTED: Final = frozenset({"logs", ".git", "node_modules"})
-_KEY_SUFFIXES: Final = (".pem", ".key")
+_SUFFIXES: Final = (".pem", ".key", ".p12", ".pfx", ".ppk", ".jks", ".kdbx", ".db", ".sqlite", ".sqlite3")
+"""Keys, and databases wherever they lie."""
+_BEHIND: Final = ("-wal", "-shm", "-journal", ".bak")
+"""What a database has beside it, and what editors and people make of a file before they change it."""
 _KEY_PREFIX: Final = "id_"
 
 
@@ -30,9 +33,11 @@ def wanted(path: str) -> bool:
 
 
 def _secret_or_ballast(name: str) -> bool:
+    for behind in _BEHIND:
+        name = name.removesuffix(behind)
     return (
         name in _UNWANTED
         or name.startswith(_KEY_PREFIX)
-        or name.endswith(_KEY_SUFFIXES)
+        or name.endswith(_SUFFIXES)
         or any(word in name for word in ALWAYS_BLOCKED)
     )
