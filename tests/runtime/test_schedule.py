@@ -224,6 +224,28 @@ def test_a_task_during_the_back_off_of_messages_leaves_their_retry_alone():
     assert schedule.retry_due("main", 6) == [Start("main")]
 
 
+def test_the_messages_that_back_off_do_not_start_at_the_end_of_a_task():
+    schedule = Schedule(1)
+    schedule.message("main", 0)
+    schedule.ended("main", Ending.FAILED, 1)
+    schedule.task("main", "t1", 2)
+    assert schedule.ended("main", Ending.MORE, 3) == []
+    assert schedule.retry_due("main", 6) == [Start("main")]
+
+
+def test_a_retry_that_comes_late_leaves_an_idle_session_idle():
+    schedule = Schedule(1)
+    schedule.message("main", 0)
+    schedule.ended("main", Ending.FAILED, 1)
+    schedule.task("main", "t1", 2)
+    schedule.refused("main", 3)
+    assert schedule.ended("main", Ending.MORE, 4) == [Start("main")]
+    schedule.live("main")
+    schedule.idle("main", 5)
+    assert schedule.retry_due("main", 6) == []
+    assert schedule.message("other", 7) == [Close("main")]
+
+
 def test_an_adopted_task_is_not_started_again():
     schedule = Schedule(1)
     schedule.adopted("main", 0, task="t1")

@@ -247,7 +247,7 @@ class Schedule:
         if not ran_task:
             group.messages = group.messages or ending is Ending.MORE
             actions += self._after_messages(folder, ending)
-        elif ending is Ending.MORE:
+        elif ending is Ending.MORE and not group.backing_off:  # those that back off come by themselves
             group.messages = True
         if group.messages or group.tasks:
             self._enter_queue(folder, now, own_backlog=ending is not Ending.FAILED and not group.favoured)
@@ -343,7 +343,7 @@ class Schedule:
             group.task = group.tasks.popleft()
             return StartTask(folder, group.task)
         self._take_slot(folder, Phase.STARTING, now)
-        group.messages = False
+        group.messages = group.backing_off = False
         return Start(folder)
 
     def _make_room(self, now: float) -> list[Action]:
