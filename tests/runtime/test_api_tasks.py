@@ -111,9 +111,9 @@ async def test_a_task_is_run_now_and_its_runs_are_told(http, scheduler):
     task = await add(http)
     ran = await ask(http, "POST", f"/tasks/{task['id']}/run", 202, headers=JSON)
     assert ran == task | {"nextRun": "2026-03-01T12:00:00Z"}
-    for error in (None, "no image"):
+    for session, error in (("s1", None), ("s2", "no image")):
         outcome = RunOutcome.ERROR if error else RunOutcome.SUCCESS
-        await scheduler.finished(task["id"], started=NOW, seconds=1.5, outcome=outcome, error=error, session="s1")
+        await scheduler.finished(task["id"], started=NOW, seconds=1.5, outcome=outcome, error=error, session=session)
     newest, oldest = (await ask(http, "GET", f"/tasks/{task['id']}/runs"))["runs"]
     assert oldest == {
         "id": newest["id"] - 1,

@@ -65,8 +65,8 @@ class Office:
         return [self.enqueued.get_nowait() for _ in range(self.enqueued.qsize())]
 
     async def ran(self, task, **more):
-        outcome = {"outcome": RunOutcome.SUCCESS, "result": "hello", "error": None, "session": "s1"} | more
-        await self.scheduler.finished(task, started=self.now, seconds=1, **outcome)
+        run = {"started": self.now, "outcome": RunOutcome.SUCCESS, "result": "hello", "error": None, "session": "s1"}
+        await self.scheduler.finished(task, seconds=1, **run | more)
 
 
 @pytest.fixture
@@ -197,6 +197,29 @@ async def test_a_task_is_run_by_hand_besides_its_schedule(office):
     assert await office.looks() == [("main", task.id)]
     await office.ran(task.id)
     assert (await office.scheduler.get(task.id)).next_run == NOW + HOUR
+
+
+async def test_a_task_that_runs_is_not_run_by_hand_again(office):
+    task = await office.add(TaskKind.ONCE, NOW.isoformat())
+    office.now += MINUTE
+    await office.scheduler.run_now(task.id)
+    await office.ran(task.id, started=NOW)
+    assert await office.looks() == []
+
+
+async def test_a_moment_that_was_chosen_during_the_run_is_kept_when_the_run_lasts_longer(office):
+    task = await office.add(TaskKind.ONCE, NOW.isoformat())
+    await office.scheduler.update(task.id, value=(NOW + MINUTE).isoformat())
+    office.now += 2 * MINUTE
+    await office.ran(task.id, started=NOW)
+    assert await office.looks() == [("main", task.id)]
+
+
+async def test_a_clock_that_is_set_back_during_a_run_does_not_repeat_it(office):
+    task = await office.add(TaskKind.ONCE, NOW.isoformat())
+    office.now -= HOUR
+    await office.ran(task.id, started=NOW)
+    assert await office.looks(after=HOUR) == []
 
 
 async def test_every_change_is_told(office):

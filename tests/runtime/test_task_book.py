@@ -106,7 +106,7 @@ async def test_a_cancelled_task_is_gone_with_its_log(book):
 
 
 async def test_a_run_is_logged_and_the_next_one_set(book):
-    task = await book.finish_run(TASK.id, WELL, in_an_hour, at=NOW + timedelta(seconds=3))
+    task = await book.finish_run(TASK.id, WELL, in_an_hour)
     assert task == replace(TASK, next_run=NOW + HOUR, last_run=NOW, last_result="Good morning!")
     (run,) = await book.runs(TASK.id)
     assert (run.task, run.started, run.seconds, run.outcome) == (TASK.id, NOW, 2.5, RunOutcome.SUCCESS)
@@ -123,11 +123,11 @@ async def test_a_run_is_logged_and_the_next_one_set(book):
     ],
 )
 async def test_a_task_tells_how_its_last_run_went(book, run, summary):
-    assert (await book.finish_run(TASK.id, run, in_an_hour, at=NOW)).last_result == summary
+    assert (await book.finish_run(TASK.id, run, in_an_hour)).last_result == summary
 
 
 async def test_a_task_that_runs_once_is_completed_and_stays_so(book):
-    task = await book.finish_run(TASK.id, WELL, never, at=NOW)
+    task = await book.finish_run(TASK.id, WELL, never)
     assert (task.state, task.next_run) == (TaskState.COMPLETED, None)
     for move in (book.pause, book.resume):
         with pytest.raises(TaskInvalid, match="has run and is over"):
@@ -138,24 +138,24 @@ async def test_a_task_that_runs_once_is_completed_and_stays_so(book):
 
 async def test_the_end_of_a_run_changes_nothing_for_a_task_cancelled_meanwhile(book):
     await book.cancel(TASK.id)
-    assert await book.finish_run(TASK.id, WELL, in_an_hour, at=NOW) is None
+    assert await book.finish_run(TASK.id, WELL, in_an_hour) is None
     assert await book.list() == []
 
 
 async def test_a_task_paused_while_it_ran_stays_paused(book):
     await book.pause(TASK.id)
-    task = await book.finish_run(TASK.id, WELL, in_an_hour, at=NOW)
+    task = await book.finish_run(TASK.id, WELL, in_an_hour)
     assert (task.state, task.next_run) == (TaskState.PAUSED, NOW + HOUR)
 
 
 async def test_a_task_with_a_new_schedule_since_its_run_began_keeps_it(book):
     changed = await book.update(TASK.id, kind=TaskKind.ONCE, value="x", first_run=in_an_hour)
-    task = await book.finish_run(TASK.id, WELL, never, at=NOW + timedelta(seconds=3))
+    task = await book.finish_run(TASK.id, WELL, never)
     assert (task.state, task.next_run, task.kind) == (TaskState.ACTIVE, changed.next_run, TaskKind.ONCE)
 
 
 async def test_a_task_nobody_can_follow_any_more_is_paused_behind_its_run(book):
-    task = await book.finish_run(TASK.id, WELL, impossible, at=NOW)
+    task = await book.finish_run(TASK.id, WELL, impossible)
     assert (task.state, task.next_run, task.last_result) == (TaskState.PAUSED, NOW, "Good morning!")
 
 
@@ -186,20 +186,20 @@ async def test_an_update_changes_what_is_given(book):
 async def test_an_update_that_cannot_be_changes_nothing(book):
     with pytest.raises(TaskInvalid):
         await book.update(TASK.id, prompt="other", value="x", first_run=impossible)
-    await book.finish_run(TASK.id, WELL, never, at=NOW)
+    await book.finish_run(TASK.id, WELL, never)
     with pytest.raises(TaskInvalid):
         await book.update(TASK.id, prompt="other", state=TaskState.ACTIVE, first_run=in_an_hour)
     assert (await book.get(TASK.id)).prompt == TASK.prompt
 
 
 async def test_a_task_that_was_over_begins_anew_with_a_new_schedule(book):
-    await book.finish_run(TASK.id, WELL, never, at=NOW)
+    await book.finish_run(TASK.id, WELL, never)
     changed = await book.update(TASK.id, value="x", first_run=in_an_hour)
     assert (changed.state, changed.next_run) == (TaskState.ACTIVE, NOW + HOUR)
 
 
 async def test_a_task_run_by_hand_is_due_now(book):
-    await book.finish_run(TASK.id, WELL, in_an_hour, at=NOW)
+    await book.finish_run(TASK.id, WELL, in_an_hour)
     await book.run_now(TASK.id, NOW + timedelta(minutes=1))
     assert [task.id for task in await book.due(NOW + timedelta(minutes=1))] == [TASK.id]
 

@@ -110,7 +110,7 @@ class Scheduler:
     ) -> None:
         """A run of the task is over, well or not: log it and set the next. Nothing for a task that is gone."""
         run, at = Run(started, seconds, outcome, result, error, session), self._now()
-        task = await self._book.finish_run(task_id, run, lambda task: self._following_run(task, at), at=at)
+        task = await self._book.finish_run(task_id, run, lambda task: self._following_run(task, at))
         if task is None:
             _log.info("task was cancelled while it ran", task=task_id, session=session)
             return

@@ -117,9 +117,7 @@ def log_run(connection: sa.Connection, task_id: str, run: Run) -> bool:
     return True
 
 
-def finish_run(
-    connection: sa.Connection, task_id: str, run: Run, following: FollowingRun, *, at: datetime
-) -> Task | None:
+def finish_run(connection: sa.Connection, task_id: str, run: Run, following: FollowingRun) -> Task | None:
     """Log the run and set when the task runs next; the task as it is now, None when it was cancelled meanwhile.
 
     A task that got a new schedule during the run keeps it. One that nobody can follow any more is paused.
@@ -130,7 +128,7 @@ def finish_run(
     if not log_run(connection, task_id, run):
         return None
     task = _known(connection, task_id)
-    if task.next_run is None or task.next_run <= at:
+    if task.next_run is None or task.next_run <= run.started:
         _change(connection, task_id, _after_run(task, following))
     return read_task(connection, task_id)
 
@@ -173,12 +171,15 @@ class TaskBook:
         return await self._changed(task_id, lambda connection: _set_state(connection, task_id, TaskState.ACTIVE))
 
     async def run_now(self, task_id: str, now: datetime) -> Task:
-        """The task is due at once. Raises TaskInvalid when it is not active."""
+        """The task is due at once, unless it is or runs already. Raises TaskInvalid when it is not active."""
 
         def work(connection: sa.Connection) -> None:
-            if (state := _known(connection, task_id).state) is not TaskState.ACTIVE:
-                raise TaskInvalid(f"state: task {task_id} is {state}; only an active task can be run, resume it first")
-            _change(connection, task_id, {"next_run": now})
+            task = _known(connection, task_id)
+            if task.state is not TaskState.ACTIVE:
+                told = f"state: task {task_id} is {task.state}; only an active task can be run, resume it first"
+                raise TaskInvalid(told)
+            if task.next_run is None or task.next_run > now:
+                _change(connection, task_id, {"next_run": now})
 
         return await self._changed(task_id, work)
 
@@ -214,10 +215,8 @@ class TaskBook:
     async def log_run(self, task_id: str, run: Run) -> bool:
         return await self._database.transaction(lambda connection: log_run(connection, task_id, run))
 
-    async def finish_run(self, task_id: str, run: Run, following: FollowingRun, *, at: datetime) -> Task | None:
-        return await self._database.transaction(
-            lambda connection: finish_run(connection, task_id, run, following, at=at)
-        )
+    async def finish_run(self, task_id: str, run: Run, following: FollowingRun) -> Task | None:
+        return await self._database.transaction(lambda connection: finish_run(connection, task_id, run, following))
 
     async def runs(self, task_id: str, limit: int = KEPT) -> Sequence[TaskRun]:
         """The newest first."""
