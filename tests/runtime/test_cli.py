@@ -98,7 +98,8 @@ EVENTS = [
     pytest.param(event(EventType.SESSION, session="s1", state="running"), "session s1 running", id="session"),
     pytest.param(event(EventType.SESSION, session="s1", state="failed", text="Oh."), "failed Oh.", id="failed session"),
     pytest.param(event(EventType.FAILURE, text="gave up", messages=[1]), "gave up", id="failure"),
-    pytest.param(event(EventType.DONE, messages=[1]), "done without an answer", id="done"),
+    pytest.param(event(EventType.DONE, session="s1", messages=[1]), "done without an answer", id="done"),
+    pytest.param(event(EventType.DONE, session=None, messages=[1]), "answered on another host", id="done elsewhere"),
 ]
 
 

@@ -108,7 +108,7 @@ def test_an_import_is_shown_done_and_then_changes_nothing(nanoclaw, there, tmp_p
     assert shown["done"] is False
     family = by_folder(shown)["family"]
     assert (family["plan"], family["files"]["new"], family["tasks"], family["runs"]) == ("update", 2, ["task-1"], 1)
-    assert family["messages"] == {"new": 3, "total": 3, "unanswered": 1, "answers": 1}
+    assert family["messages"] == {"new": 3, "total": 3, "unanswered": 1, "answers": 1, "settled": 0}
     assert left_out(shown) >= {".env", "store/auth", "1 logs of containers"}
     assert nanoclaw.do(lambda house: house.store.history("family")) == []
 
@@ -140,6 +140,27 @@ def test_what_is_new_at_the_host_comes_with_the_next_import(nanoclaw, there):
     plan = by_folder(nanoclaw.told("import", there.root, "--yes"))
     assert (plan["main"]["plan"], plan["family"]["messages"]["new"], plan["family"]["files"]["new"]) == ("same", 1, 1)
     assert len(nanoclaw.do(lambda house: house.store.history("family"))) == 4
+
+
+def test_what_differs_on_both_sides_is_told_and_stays_unless_it_is_to_be_replaced(nanoclaw, there):
+    nanoclaw.told("import", there.root, "--yes")
+    there.execute("UPDATE scheduled_tasks SET status = 'paused' WHERE id = 'task-1'")
+    there.execute("UPDATE sessions SET session_id = 'claude-new' WHERE group_folder = 'family'")
+    shown = nanoclaw("import", there.root, "--yes").stdout
+    assert "1 tasks that differ here stay; --replace takes the host's" in shown
+    assert "other conversations here, of family, stay; --replace takes the host's" in shown
+    assert nanoclaw.do(lambda house: house.store.agent_session("family")) == "claude-family"
+    nanoclaw.told("import", there.root, "--yes", "--replace")
+    assert nanoclaw.do(lambda house: house.store.agent_session("family")) == "claude-new"
+
+
+def test_what_the_host_answered_meanwhile_is_not_answered_again(nanoclaw, there):
+    nanoclaw.told("import", there.root, "--yes")
+    there.given(FAMILY, at(14))
+    again = nanoclaw("import", there.root, "--yes")
+    assert "1 of the messages waiting here were answered there and wait no longer" in again.stdout
+    assert {one.state for one in nanoclaw.do(lambda house: house.store.history("family"))} == {MessageState.DONE}
+    assert "Nothing to import" in nanoclaw("import", there.root, "--yes").stdout
 
 
 def test_what_waits_is_answered_after_the_import(nanoclaw, there):

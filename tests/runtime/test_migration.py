@@ -228,6 +228,17 @@ def test_a_cursor_separates_what_waits_from_what_does_not(found):
     assert waiting == [f"client:k{number}" for number, (_, waits) in enumerate(found) if waits] or not cursor
 
 
+@pytest.mark.parametrize(
+    ("key", "identity"), [pytest.param("v1:3EB1", "3EB1", id="named"), pytest.param(None, "stored:7", id="unnamed")]
+)
+def test_what_was_answered_there_meanwhile_waits_here_no_longer(key, identity):
+    here = Installation(inventory(facts()), messages={"family": [stored(7, key, waiting=True)]})
+    answered = host(messages=(message(1, id=identity),), cursors={JID: at(1)})
+    found = planned(answered, here)
+    assert (found.verdict, found.messages, len(found.settled)) == (Verdict.UPDATE, (), 1)
+    assert planned(host(messages=(message(1, id=identity),)), here).verdict is Verdict.SAME
+
+
 def test_what_the_agent_said_is_written_as_its_own():
     rows, _ = v1_outbound.v1_messages(JID, [], [PastAnswer(number=3, text="hi", created=NOW)], "Andy")
     assert v1_inbound.is_answer(rows[0], "Otto")
@@ -254,7 +265,8 @@ def past(**more):
 
 def test_a_task_that_is_here_stays_unless_it_is_to_be_replaced():
     here = Installation(inventory(facts()), tasks=TaskBundle(tasks=(past(),), runs=()))
-    assert planned(host(tasks=(task(),)), here).tasks == ()
+    kept = planned(host(tasks=(task(),)), here)
+    assert (kept.tasks, kept.tasks_kept) == ((), 1)
     assert [one.prompt for one in planned(host(tasks=(task(),)), here, replace=True).tasks] == ["water"]
 
 
@@ -311,11 +323,17 @@ def test_a_task_is_the_same_there_and_back(found):
 
 @pytest.mark.parametrize(
     ("ours", "more", "expected"),
-    [(None, {}, "theirs"), ("ours", {}, None), ("ours", {"replace": True}, "theirs"), ("theirs", {}, None)],
+    [
+        (None, {}, ("theirs", False)),
+        ("ours", {}, (None, True)),
+        ("ours", {"replace": True}, ("theirs", False)),
+        ("theirs", {}, (None, False)),
+    ],
 )
 def test_a_conversation_comes_where_there_is_none(ours, more, expected):
     here = Installation(inventory(facts(conversation=ours)))
-    assert planned(host(sessions={"family": "theirs"}), here, **more).conversation == expected
+    found = planned(host(sessions={"family": "theirs"}), here, **more)
+    assert (found.conversation, found.conversation_kept) == expected
 
 
 def test_chats_come_when_they_were_active_later():

@@ -76,9 +76,10 @@ async def got(http, path):
 
 async def test_history_comes_in_once(house, http):
     portion = {"messages": [message("v1:1"), message("v1:2")], "tasks": [task()], "runs": [run()], "conversation": "c1"}
-    first = {"messages": 2, "tasks": 1, "runs": 1, "conversation": True}
+    first = {"messages": 2, "settled": 0, "tasks": 1, "runs": 1, "conversation": True}
+    again = {"messages": 0, "settled": 0, "tasks": 0, "runs": 0, "conversation": False}
     assert await take(http, **portion) == (200, first)
-    assert await take(http, **portion) == (200, {"messages": 0, "tasks": 0, "runs": 0, "conversation": False})
+    assert await take(http, **portion) == (200, again)
     history = await house.controller.history("a")
     assert [(one.client_id, one.state) for one in history] == [
         ("v1:1", MessageState.DONE),
@@ -103,6 +104,16 @@ async def test_what_waits_is_answered_when_the_import_is_complete(house, http):
     agent = await house.backend.agent(0)
     assert "what now?" in agent.stdin["prompt"]
     assert "hello" not in agent.stdin["prompt"]
+
+
+async def test_what_the_agent_there_has_had_waits_no_longer_and_its_sender_is_told(house, http):
+    await take(http, messages=[message("v1:1", waiting=True), message("v1:2", waiting=True)])
+    had = [message("v1:1"), message("v1:2", waiting=True)]
+    assert (await take(http, messages=had))[1]["settled"] == 1
+    assert (await take(http, messages=had, complete=True))[1]["settled"] == 0
+    first, second = await house.controller.history("a")
+    assert (first.state is MessageState.DONE, second.state is MessageState.DONE) == (True, False)
+    assert await house.events(EventType.DONE) == [{"session": None, "messages": [first.id]}]
 
 
 async def test_the_conversation_goes_on_where_it_was(house, http):

@@ -71,8 +71,9 @@ async def _group(remote: Remote, root: Path, group: GroupPlan, import_id: str, *
         await carrying.send_files(remote, v1_host.place(root, area, folder), files.changed, area, folder)
     if not group.has_records:
         return
+    messages = (*group.messages, *group.settled)
     for body in carrying.portions(
-        import_id, group.messages, group.tasks, group.runs, conversation=group.conversation, replace=replace
+        import_id, messages, group.tasks, group.runs, conversation=group.conversation, replace=replace
     ):
         tell(f"group {folder}: {len(group.messages)} messages, {len(group.tasks)} tasks")
         await remote.ask(Taken, "POST", f"/v1/transfer/groups/{part(folder)}/records", body)

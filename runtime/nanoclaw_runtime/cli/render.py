@@ -135,7 +135,7 @@ def event(found: EventView) -> Text:
         case EventType.FAILURE:
             line.append(printable(str(payload["text"])), style="red")
         case EventType.DONE:
-            line.append("done without an answer")
+            line.append("done without an answer" if payload["session"] else "answered on another host")
         case EventType.IMPORTED:
             line.append("what it had on another host came in")
     return line

@@ -47,8 +47,9 @@ def plan_table(plan: Plan) -> RenderableType:
         parts.append(Text(f"shared memory: {len(plan.shared.changed)} files, {size(plan.shared.bytes)}"))
     if plan.chats:
         parts.append(Text(f"known chats: {len(plan.chats)}"))
-    if kept := sum(one.kept for one in _all_files(plan)):
-        parts.append(Text(f"{kept} files are newer here and stay; --replace overwrites them"))
+    parts += [Text(f"{what} stay; --replace takes the host's") for what in _kept(plan)]
+    if settled := sum(len(group.settled) for group in plan.groups):
+        parts.append(Text(f"{settled} of the messages waiting here were answered there and wait no longer"))
     parts += _left_out(plan.left_out)
     if plan.undeclared:
         parts.append(Text("\nDeclare these in the stack, below `groups:`, run `pulumi up`, and import again:\n"))
@@ -100,10 +101,13 @@ def _group_document(group: GroupPlan) -> dict[str, Any]:
             "total": group.messages_total,
             "unanswered": group.waiting,
             "answers": group.answers,
+            "settled": len(group.settled),
         },
         "tasks": [task.id for task in group.tasks],
+        "tasksKept": group.tasks_kept,
         "runs": len(group.runs),
         "conversation": group.conversation,
+        "conversationKept": group.conversation_kept,
     }
 
 
@@ -124,6 +128,16 @@ def _left_out(found: Sequence[LeftOut]) -> list[RenderableType]:
     for one in found:
         table.add_row(Text(printable(one.what)), Text(printable(one.why), style="dim"))
     return [Text("\nLeft out:"), table]
+
+
+def _kept(plan: Plan) -> Iterable[str]:
+    """What both have, and what is here wins."""
+    if files := sum(one.kept for one in _all_files(plan)):
+        yield f"{files} files that are newer here"
+    if tasks := sum(group.tasks_kept for group in plan.groups):
+        yield f"{tasks} tasks that differ here"
+    if folders := [group.spec.folder for group in plan.groups if group.conversation_kept]:
+        yield f"other conversations here, of {', '.join(folders)},"
 
 
 def _all_files(plan: Plan) -> list[FilePlan]:

@@ -122,20 +122,25 @@ class _Planner:
             )
         answers, messages = self._history(row)
         known = _known(self._here.messages.get(spec.folder, ()))
-        tasks = self._tasks(row, spec)
+        pairs = [(message, known(message)) for message in messages]
+        tasks, tasks_kept = self._tasks(row, spec)
         belonging = {task.id for task in tasks}
         belonging |= {task.id for task in self._here.tasks.tasks if task.folder == spec.folder}
         theirs = self._host.records.sessions.get(spec.folder)
         ours = facts.conversation if facts else None
+        keep = ours is not None and not self._replace
         return GroupPlan(
             spec=spec,
             verdict=Verdict.SAME,
-            messages=tuple(message for message in messages if not known(message)),
+            messages=tuple(message for message, ours in pairs if ours is None),
+            settled=tuple(message for message, ours in pairs if ours and ours.waiting and not message.waiting),
             messages_total=len(messages),
             answers=answers,
             tasks=tuple(tasks),
             runs=tuple(self._runs(belonging)),
-            conversation=theirs if theirs != ours and (ours is None or self._replace) else None,
+            tasks_kept=tasks_kept,
+            conversation=theirs if theirs != ours and not keep else None,
+            conversation_kept=keep and theirs not in {None, ours},
             files=self._files(spec.folder, facts),
             session=facts.session if facts else None,
         )
@@ -152,10 +157,11 @@ class _Planner:
                     self._leave_out(f"message {message.id} of group {row.folder}", complaint(error))
         return answers, messages
 
-    def _tasks(self, row: V1Group, spec: GroupSpec) -> list[PastTask]:
+    def _tasks(self, row: V1Group, spec: GroupSpec) -> tuple[list[PastTask], int]:
+        """Those that come, and how many do not because they are here already, another way."""
         found = []
         for task in self._host.records.tasks:
-            if task.group_folder != row.folder or (task.id in self._tasks_here and not self._replace):
+            if task.group_folder != row.folder:
                 continue
             jid = spec.jid if task.chat_jid == row.jid else task.chat_jid
             try:
@@ -166,7 +172,8 @@ class _Planner:
                 self._leave_out(f"task {task.id} of group {row.folder}", why)
             else:
                 found += [past] if self._tasks_here.get(past.id) != v1_outbound.v1_task(past) else []
-        return found
+        coming = [task for task in found if self._replace or task.id not in self._tasks_here]
+        return coming, len(found) - len(coming)
 
     def _runs(self, tasks: set[str]) -> list[PastRun]:
         runs = []
@@ -238,13 +245,13 @@ def _bounded(record: _Sent) -> _Sent:
     return record
 
 
-def _known(stored: Sequence[StoredMessage]) -> Callable[[PastMessage], bool]:
-    """Whether a message is there: under its key, or, having none, under its number."""
-    keys = {message.key for message in stored}
-    unnamed = {message.number: message.text for message in stored if message.key is None}
+def _known(stored: Sequence[StoredMessage]) -> Callable[[PastMessage], StoredMessage | None]:
+    """The message as it is here: under its key, or, having none, under its number."""
+    named = {message.key: message for message in stored if message.key is not None}
+    unnamed = {(message.number, message.text): message for message in stored if message.key is None}
 
-    def known(message: PastMessage) -> bool:
+    def known(message: PastMessage) -> StoredMessage | None:
         number = number_of(message.key)
-        return message.key in keys or (number is not None and unnamed.get(number) == message.text)
+        return named.get(message.key) or (unnamed.get((number, message.text)) if number is not None else None)
 
     return known

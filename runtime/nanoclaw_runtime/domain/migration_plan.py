@@ -83,12 +83,18 @@ class GroupPlan:
     spec: GroupSpec
     verdict: Verdict
     messages: tuple[PastMessage, ...] = ()
+    settled: tuple[PastMessage, ...] = ()
+    """They wait here, and the agent there has had them."""
     messages_total: int = 0
     answers: int = 0
     """What its agent said; no history here has it."""
     tasks: tuple[PastTask, ...] = ()
     runs: tuple[PastRun, ...] = ()
+    tasks_kept: int = 0
+    """Tasks that are another way here, and stay so."""
     conversation: str | None = None
+    conversation_kept: bool = False
+    """Whether the agent has another conversation here, and goes on with that."""
     files: Mapping[Area, FilePlan] = field(default_factory=dict)
     session: str | None = None
     """The session that is alive and has to end first."""
@@ -99,7 +105,7 @@ class GroupPlan:
 
     @property
     def has_records(self) -> bool:
-        return bool(self.messages or self.tasks or self.runs or self.conversation)
+        return bool(self.messages or self.settled or self.tasks or self.runs or self.conversation)
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,8 @@ class Taken(_Record):
     """What was new; all else was there before and stays as it is."""
 
     messages: int
+    settled: int
+    """Messages that waited here and do so no longer, because the agent they come from has had them."""
     tasks: int
     runs: int
     conversation: bool

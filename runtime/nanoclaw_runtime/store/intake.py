@@ -114,6 +114,12 @@ def reclaim(connection: sa.Connection, session: str) -> list[int]:
     return _move(connection, unfinished, {"state": MessageState.WAITING, "session": None, "turn": None})
 
 
+def settle(connection: sa.Connection, numbers: Sequence[int]) -> list[int]:
+    """Those of the messages that wait are done without a session; which they were."""
+    waiting = messages.c.id.in_(numbers) & (messages.c.state == MessageState.WAITING)
+    return _move(connection, waiting, {"state": MessageState.DONE})
+
+
 def fail(
     connection: sa.Connection, folder: str, numbers: Sequence[int], chat: str, jid: str | None, *, at: datetime
 ) -> Event:

@@ -42,7 +42,7 @@ class EventType(StrEnum):
     ANSWER = "answer"
     """An agent said something: session, ordinal, text, messages (those it finishes, maybe none)."""
     DONE = "done"
-    """A turn is over without a text for the chat: session, messages."""
+    """A turn is over without a text for the chat: session (null for a turn on another host), messages."""
     SESSION = "session"
     """A session is running, ended or failed: session, kind, state; a failed one also failure, text."""
     FAILURE = "failure"

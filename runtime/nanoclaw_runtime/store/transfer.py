@@ -101,7 +101,10 @@ class TransferBook:
 
 def _take_in(connection: sa.Connection, portion: Portion, folder: str, at: datetime) -> Taken:
     _refuse_while_busy(connection, folder)
-    news = _unknown(connection, folder, portion.messages)
+    here = _numbers(connection, folder, portion.messages)
+    news = list({message.key: message for message in portion.messages if message.key not in here}.values())
+    had = [here[one.key] for one in portion.messages if one.key in here and not one.waiting]
+    settled = _settle(connection, folder, had, at)
     conversation = _wanted_conversation(connection, folder, portion)
     coming = [task for task in portion.tasks if _is_news(connection, folder, task, replace=portion.replace)]
     if news or coming or conversation:
@@ -112,7 +115,9 @@ def _take_in(connection: sa.Connection, portion: Portion, folder: str, at: datet
     if conversation:
         _keep_conversation(connection, folder, conversation)
     runs = sum(_keep_run(connection, folder, run) for run in portion.runs)
-    return Taken(messages=len(news), tasks=len(coming), runs=runs, conversation=conversation is not None)
+    return Taken(
+        messages=len(news), settled=settled, tasks=len(coming), runs=runs, conversation=conversation is not None
+    )
 
 
 def _refuse_while_busy(connection: sa.Connection, folder: str) -> None:
@@ -135,25 +140,36 @@ def _event(connection: sa.Connection, folder: str, import_id: str, at: datetime)
 # Messages
 
 
-def _unknown(connection: sa.Connection, folder: str, found: Sequence[PastMessage]) -> list[PastMessage]:
-    keys = {message.key: message for message in found}
-    query = sa.select(messages.c.client_id).where(messages.c.folder == folder)
-    known = {
-        key for some in _portions(list(keys)) for key in connection.scalars(query.where(messages.c.client_id.in_(some)))
+def _numbers(connection: sa.Connection, folder: str, found: Sequence[PastMessage]) -> dict[str, int]:
+    """The numbers of those messages that are here, by their keys."""
+    query = sa.select(messages.c.client_id, messages.c.id).where(messages.c.folder == folder)
+    named = {
+        key: number
+        for some in _portions([message.key for message in found])
+        for key, number in connection.execute(query.where(messages.c.client_id.in_(some)))
     }
-    return [
-        message for key, message in keys.items() if key not in known and not _is_unnamed(connection, folder, message)
-    ]
+    rest = [message for message in found if message.key not in named]
+    unnamed = {message.key: _unnamed(connection, folder, message) for message in rest}
+    return named | {key: number for key, number in unnamed.items() if number is not None}
 
 
-def _is_unnamed(connection: sa.Connection, folder: str, message: PastMessage) -> bool:
-    """Whether it is a message of ours that never had a name but its number."""
+def _unnamed(connection: sa.Connection, folder: str, message: PastMessage) -> int | None:
+    """The number of a message of ours that never had a name but that."""
     if (number := number_of(message.key)) is None:
-        return False
+        return None
     query = sa.select(messages.c.content).where(
         messages.c.id == number, messages.c.folder == folder, messages.c.client_id.is_(None)
     )
-    return connection.scalar(query) == message.text
+    return number if connection.scalar(query) == message.text else None
+
+
+def _settle(connection: sa.Connection, folder: str, numbers: list[int], at: datetime) -> int:
+    """What the agent there has had waits no longer; how many did. Whoever waits for an answer is told."""
+    settled = [number for some in _portions(numbers) for number in intake.settle(connection, some)]
+    if settled:
+        payload = {"session": None, "messages": settled}
+        intake.add_event(connection, folder, EventType.DONE, payload, at=at)
+    return len(settled)
 
 
 def _keep_messages(connection: sa.Connection, folder: str, found: Sequence[PastMessage], event: int) -> None:
