@@ -31,17 +31,18 @@ class DockerEngine:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # A socket's path may have 108 bytes.
-        self._socket = Path(f"/run/nanoclaw-docker-{os.getpid()}-{secrets.token_hex(3)}.sock")
+        # A socket's path may have 108 bytes, so whatever has sockets is here.
+        self._run = Path(f"/run/nanoclaw-docker-{os.getpid()}-{secrets.token_hex(3)}")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def host(self) -> str:
         """Its address, as DOCKER_HOST takes it."""
-        return f"unix://{self._socket}"
+        return f"unix://{self._run}/socket"
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True)
+        self._run.mkdir(mode=0o700)
         try:
             self.start()
         except BaseException:
@@ -53,15 +54,17 @@ class DockerEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self._socket.unlink(missing_ok=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        # An engine that could not start leaves its data mounted onto themselves.
+        subprocess.run(["umount", f"{self._folder}/data"], capture_output=True, check=False)
+        for folder in (self._run, self._folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def start(self) -> None:
         """Return when it answers. Raises SetupError."""
         command = ["dockerd", "--iptables=false", "--bridge=none", f"--host={self.host}"]
         command += [
             f"--data-root={self._folder}/data",
-            f"--exec-root={self._folder}/exec",
+            f"--exec-root={self._run}/exec",
             f"--pidfile={self._folder}/pid",
         ]
         log = self._folder / "log"
