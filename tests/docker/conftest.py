@@ -7,25 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from nanoclaw_dev import docker_engine, images, system
 from nanoclaw_dev.docker_engine import DockerEngine
-from nanoclaw_dev.errors import SetupError
-from nanoclaw_dev.progress import Progress
 from tests.support import script_agent
-from tests.support.cluster import unavailable
-from tests.support.docker_site import DockerSite
+from tests.support.docker_site import DockerSite, own_engine, with_echo_agent
 
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
     """Running for the whole session; its containers have no network."""
-    try:
-        system.check_root()
-    except SetupError as error:
-        unavailable(str(error))
-    if missing := docker_engine.missing():
-        unavailable(f"not installed: {', '.join(missing)}; `make test` installs what is missing")
-    with DockerEngine(tmp_path_factory.mktemp("docker") / "engine") as running:
+    with own_engine(tmp_path_factory.mktemp("docker") / "engine") as running:
         running.load(script_agent.image_archive(tmp_path_factory.mktemp("image")))
         yield running
 
@@ -33,12 +23,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
 @pytest.fixture(scope="session")
 def echo_agent(engine: DockerEngine) -> str:
     """The reference agent's image, on the engine."""
-    try:
-        _, agent = images.build_images(Progress())
-    except SetupError as error:
-        unavailable(str(error))
-    engine.load(agent.archive)
-    return agent.reference
+    return with_echo_agent(engine)
 
 
 @pytest.fixture

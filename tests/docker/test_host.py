@@ -1,104 +1,20 @@
 """`nanoclaw host` as people run it: a process on a real engine, and the other commands talking to it."""
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import pytest
-import yaml
 
-from nanoclaw_runtime.api.server import listen
+from tests.support.command_line import COMMAND
+from tests.support.docker_host import DockerHost
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
-
-COMMAND = (sys.executable, "-c", "from nanoclaw_runtime.cli import main; main()")
-
-
-class DockerHost:
-    """A stack file, a tree, and the process that serves them."""
-
-    def __init__(self, engine, folder, image) -> None:
-        self.engine_address, self.tree = engine.host, folder / "tree"
-        self.stack_file = folder / "Pulumi.here.yaml"
-        self.settings = {
-            "cluster": {"kubeconfig": "~/.kube/config"},
-            "controller": {"image": "registry.example/nanoclaw/runtime:1"},
-            "runtime": {"agent": {"image": image, "imagePullPolicy": "Never"}, "idleTimeout": 600},
-            "groups": [{"folder": "main", "name": "Main"}],
-        }
-        with contextlib.closing(listen("127.0.0.1", 0)) as listener:
-            self.port = listener.getsockname()[1]
-        self.process = None
-
-    def write(self) -> None:
-        document = {"config": {"nanoclaw:platform": "kubernetes", "nanoclaw:settings": self.settings}}
-        self.stack_file.write_text(yaml.safe_dump(document))
-
-    async def start(self) -> None:
-        self.write()
-        self.process = await self._host()
-        async with asyncio.timeout(60):
-            while (await self.run("groups"))[0]:  # the first tries come before it listens
-                assert self.process.returncode is None
-
-    async def kill(self, number=signal.SIGKILL) -> None:
-        self.process.send_signal(number)
-        await self.process.wait()
-
-    async def refused(self) -> str:
-        """What a start that cannot work says."""
-        process = await self._host(stderr=asyncio.subprocess.PIPE)
-        _, err = await process.communicate()
-        assert process.returncode == 1
-        return err.decode()
-
-    async def run(self, *line):
-        """Exit status, stdout and stderr of a command."""
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND, *line, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=self._environment()
-        )
-        out, err = await process.communicate()
-        return process.returncode, out.decode(), err.decode()
-
-    async def _host(self, stderr=None):
-        options = ["--tree", self.tree, "--port", str(self.port), "--network", "none"]
-        return await asyncio.create_subprocess_exec(
-            *COMMAND, "host", self.stack_file, *options, stderr=stderr, env=self._environment()
-        )
-
-    def _environment(self):
-        return {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.tree.parent),
-            "USER": "ada",
-            "COLUMNS": "200",
-            "DOCKER_HOST": self.engine_address,
-            "ANTHROPIC_API_KEY": "sk-secret",
-            "NANOCLAW_URL": f"http://127.0.0.1:{self.port}",
-            "NANOCLAW_TOKEN_FILE": str(self.tree / "store" / "api-token"),
-        }
-
-    async def sessions(self):
-        return [one["session"] for one in json.loads((await self.run("sessions", "-o", "json"))[1])]
 
 
 @pytest.fixture
 async def host(engine, tmp_path, echo_agent):
-    made = DockerHost(engine, tmp_path, echo_agent)
-    yield made
-    if made.process is not None and made.process.returncode is None:
-        await made.kill(signal.SIGTERM)
-    await asyncio.to_thread(remove_containers, engine)
-
-
-def remove_containers(engine):
-    listed = subprocess.run(engine.command("ps", "-aq"), capture_output=True, text=True, check=True).stdout.split()
-    if listed:
-        subprocess.run(engine.command("rm", "-f", *listed), capture_output=True, check=True)
+    async with DockerHost.on(engine, tmp_path, echo_agent) as made:
+        yield made
 
 
 async def test_messages_are_answered_by_one_agent_that_has_its_secrets(host):
@@ -122,7 +38,7 @@ async def first_answers(host, number):
         "-o",
         "json",
         stdout=asyncio.subprocess.PIPE,
-        env=host._environment(),
+        env=host.environment,
     )
     found = []
     while len(found) < number:
@@ -188,7 +104,7 @@ async def test_only_one_controller_works_on_a_tree(host):
 
 async def test_a_host_without_an_engine_says_so_and_ends(host):
     host.write()
-    host.engine_address = "unix:///nowhere.sock"
+    host.environment |= {"DOCKER_HOST": "unix:///nowhere.sock"}
     assert "the Docker engine cannot be used: Cannot connect to the Docker daemon" in await host.refused()
 
 

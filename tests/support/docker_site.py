@@ -6,15 +6,42 @@ import asyncio
 import contextlib
 import json
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from nanoclaw_dev import docker_engine, images, system
 from nanoclaw_dev.docker_engine import DockerEngine
+from nanoclaw_dev.errors import SetupError
+from nanoclaw_dev.progress import Progress
 from nanoclaw_runtime.backends.docker import DockerBackend
 from nanoclaw_runtime.backends.docker_client import DockerClient
 from nanoclaw_runtime.contract import labels
+from tests.support.cluster import unavailable
 
 PATIENCE = 30.0
+
+
+@contextlib.contextmanager
+def own_engine(folder: Path) -> Iterator[DockerEngine]:
+    """An engine of the tests' own, where this machine can run one; its containers have no network."""
+    try:
+        system.check_root()
+    except SetupError as error:
+        unavailable(str(error))
+    if missing := docker_engine.missing():
+        unavailable(f"not installed: {', '.join(missing)}; `make test` installs what is missing")
+    with DockerEngine(folder) as running:
+        yield running
+
+
+def with_echo_agent(engine: DockerEngine) -> str:
+    """The reference agent's image, now on the engine."""
+    try:
+        _, agent = images.build_images(Progress())
+    except SetupError as error:
+        unavailable(str(error))
+    engine.load(agent.archive)
+    return agent.reference
 
 
 class DockerSite:
