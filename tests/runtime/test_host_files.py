@@ -57,6 +57,7 @@ def test_the_stacks_of_this_project_serve_a_docker_host():
     ("text", "told"),
     [
         pytest.param("config: [", "here.yaml is no YAML", id="no YAML"),
+        pytest.param("runtime: {since: 2026-02-30}", "here.yaml is no YAML", id="no day"),
         pytest.param("", "here.yaml has no settings", id="empty"),
         pytest.param("groups: []", "here.yaml has no map `runtime`", id="no runtime"),
         pytest.param("runtime: {agent: {}}", "runtime.agent.image: Field required", id="no image"),

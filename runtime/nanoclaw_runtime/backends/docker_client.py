@@ -147,7 +147,7 @@ class DockerClient:
         self._host = host
 
     async def open(self, *arguments: str, stdin: bool = False) -> Client:
-        """Start a client that is talked to or listened to. Raises EngineAway without the program."""
+        """Start a client that is talked to or listened to. Raises EngineAway when that cannot be."""
         where = ("--host", self._host) if self._host else ()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -161,6 +161,8 @@ class DockerClient:
             )
         except FileNotFoundError as error:
             raise EngineAway("the program docker is not on PATH; install Docker's command line") from error
+        except OSError as error:  # no process, descriptor or memory is left: it passes, or is somebody's to correct
+            raise EngineAway(f"the program docker cannot be started: {error}") from error
         return Client(process)
 
     async def call(self, *arguments: str, within: float = ANSWER) -> str:

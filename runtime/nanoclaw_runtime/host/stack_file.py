@@ -104,7 +104,7 @@ def _document(name: str, text: str) -> dict[str, Any]:
     """The map that holds `runtime` and `groups`."""
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a day that no month has is the latter
         raise SettingsInvalid(f"{name} is no YAML: {' '.join(str(error).split())}; correct it") from error
     if isinstance(document, dict) and isinstance(config := document.get("config"), dict):
         document = config.get(SETTINGS)
