@@ -67,4 +67,8 @@ class ClaimVolumes:
     async def mounted(self, folder: str) -> bool:
         """Whether the group's folders are here. Nobody can make them but a mount: the pod's own root is read-only."""
         needed = (layout.group_dir(folder), layout.ipc_dir(folder), layout.sessions_dir(folder))
-        return await asyncio.to_thread(lambda: all((self._tree / each).is_dir() for each in needed))
+        try:
+            return await asyncio.to_thread(lambda: all((self._tree / each).is_dir() for each in needed))
+        except OSError as error:  # one group's broken volume is that group's trouble
+            _log.warning("storage of an added group not seen", group=folder, error=str(error))
+            return False
