@@ -120,7 +120,7 @@ async def test_lists_are_json_for_scripts(installation):
 
 async def test_a_message_is_sent_and_acknowledged(installation):
     status, out, _ = await installation.run("send", "main", "hällo")
-    assert (status, out) == (0, "message 1 accepted; group main is number 2 in the queue\n")
+    assert (status, out) == (0, "message 1 accepted; all places are taken; group main is number 2 in the queue\n")
     (message,) = installation.controller.messages
     assert (message.content, message.sender) == ("hällo", "ada")
     status, out, _ = await installation.run("history", "main")
@@ -136,7 +136,10 @@ async def test_a_controller_that_is_away_is_waited_for(installation, admin, clus
     assert installation.controller.messages == []
     await are(admin, there)
     out, _ = await sending.communicate()
-    assert (sending.returncode, out) == (0, b"message 1 accepted; group main is number 2 in the queue\n")
+    assert (sending.returncode, out) == (
+        0,
+        b"message 1 accepted; all places are taken; group main is number 2 in the queue\n",
+    )
     assert len(installation.controller.messages) == 1
 
 

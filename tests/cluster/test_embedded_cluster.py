@@ -311,7 +311,9 @@ def machine(instance):
 
 
 def of_another(instance, line):
-    """The line is about another cluster of ours, which may run beside the tests."""
+    """The line is about another cluster of ours, or a Docker engine, which may run beside the tests."""
+    if "docker" in line:
+        return True
     numbers = {int(number) for found in re.findall(r"nanoclaw-(\d+)|\b10\.(\d+)\.", line) for number in found if number}
     folder, below, _ = line.partition("/nanoclaw")
     if below and folder.startswith("/sys/fs/cgroup"):

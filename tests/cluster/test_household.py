@@ -6,18 +6,17 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from typer.testing import CliRunner
 
 from nanoclaw_dev import engine_binaries
 from nanoclaw_dev.trial import Installation
 from nanoclaw_runtime.api.queue import QueueView
 from nanoclaw_runtime.api.task_schemas import TaskList, TaskRunList
-from nanoclaw_runtime.cli.commands import app
 from nanoclaw_runtime.contract import labels
 from nanoclaw_runtime.domain.tasks import TaskState
 from nanoclaw_runtime.kube.resources import CLAIMS, PODS
 from nanoclaw_runtime.store.records import EventType
 from tests.support import cluster as support
+from tests.support.command_line import CommandLine
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -123,9 +122,8 @@ async def test_an_additional_mount_that_is_allowed_is_there(chat):
 async def test_mains_agent_sees_the_project_without_its_secrets(chat, installation, tmp_path):
     (tmp_path / "README.md").write_text("about the project")
     (tmp_path / ".env").write_text("ANTHROPIC_API_KEY=sk-1")
-    line = ["--kubeconfig", str(installation.cluster.kubeconfig), "-n", installation.namespace]
-    pushed = await asyncio.to_thread(CliRunner().invoke, app, [*line, "project", "push", str(tmp_path)])
-    assert pushed.exit_code == 0, pushed.output
+    terminal = CommandLine(KUBECONFIG=str(installation.cluster.kubeconfig), NANOCLAW_NAMESPACE=installation.namespace)
+    await terminal.done("project", "push", tmp_path)
     script = "read /workspace/project/README.md; read /workspace/project/.env"
     answer = await chat.answer(await chat.send("main", script))
     assert answer.payload["text"] == "about the project\ncannot read /workspace/project/.env: No such file or directory"

@@ -49,7 +49,10 @@ STATIC = (
 )
 """Steps that read the code without running it."""
 
-TESTS = Step("Tests that need no binary", ("pytest", "--quiet", "-m", WITHOUT_BINARIES))
+ON_ALL_CORES = ("--numprocesses", "auto", "--dist", "loadfile")
+"""Pytest's workers: one a core, each with files of its own, so that what a file starts is started once."""
+
+TESTS = Step("Tests that need no binary", ("pytest", "--quiet", *ON_ALL_CORES, "-m", WITHOUT_BINARIES))
 
 
 def check(progress: Progress) -> int:
