@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.cluster.control_plane import ControlPlane
 from tests.support import cluster as support
+
+settings.register_profile("quick", max_examples=20)  # for `make check`; `make test` takes the usual hundred
 
 
 @pytest.fixture(scope="session")

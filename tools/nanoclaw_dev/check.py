@@ -52,7 +52,10 @@ STATIC = (
 ON_ALL_CORES = ("--numprocesses", "auto", "--dist", "loadfile")
 """Pytest's workers: one a core, each with files of its own, so that what a file starts is started once."""
 
-TESTS = Step("Tests that need no binary", ("pytest", "--quiet", *ON_ALL_CORES, "-m", WITHOUT_BINARIES))
+QUICK = ("--hypothesis-profile", "quick")
+"""Fewer generated examples; the whole suite has them all."""
+
+TESTS = Step("Tests that need no binary", ("pytest", "--quiet", *ON_ALL_CORES, *QUICK, "-m", WITHOUT_BINARIES))
 
 
 def check(progress: Progress) -> int:
