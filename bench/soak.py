@@ -64,7 +64,8 @@ class Tally:
     """Text of a message → answers that contain it."""
     outputs: Counter[tuple[str, int]] = field(default_factory=Counter)
     failed: set[int] = field(default_factory=set)
-    waits: list[float] = field(default_factory=list)
+    answers: dict[int, float] = field(default_factory=dict)
+    """Message → when its first answer was committed."""
     kills: Counter[str] = field(default_factory=Counter)
     failed_sessions: int = 0
 
@@ -74,8 +75,7 @@ class Tally:
             case EventType.ANSWER | EventType.DONE:
                 for message in payload["messages"]:
                     self.answered[message] += 1
-                    if message in self.sent:
-                        self.waits.append(event.created.timestamp() - self.sent[message])
+                    self.answers.setdefault(message, event.created.timestamp())
                 if event.type is EventType.ANSWER:
                     self.outputs[payload["session"], payload["ordinal"]] += 1
                     self.said.update({word for word in payload["text"].split() if word.startswith("note-")})
@@ -85,6 +85,11 @@ class Tally:
                 self.failed_sessions += payload["state"] == "failed"
             case _:
                 pass
+
+    @property
+    def waits(self) -> list[float]:
+        """Seconds, of every message that is answered; an answer may be quicker than the acknowledgement."""
+        return [max(0.0, at - self.sent[message]) for message, at in self.answers.items() if message in self.sent]
 
     def open(self) -> set[int]:
         return self.sent.keys() - self.answered.keys() - self.failed
