@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
+import socket
 
 import aiohttp
 import pytest
@@ -382,3 +383,10 @@ async def test_the_description_names_every_route(http):
         "/v1/events",
         "/v1/groups/{folder}/events",
     }
+
+
+def test_an_answer_is_not_held_back_for_a_fuller_packet():
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -47,9 +47,12 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket for `serve_on`; port 0 takes a free one. Raises PortTaken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=512)
+        listener = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         raise PortTaken(f"the API cannot listen on {host}:{port} ({error.strerror}); free the port") from error
+    # Connections inherit it. Without it the second of two small writes, an answer's body say, waits 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 async def serve_on(app: FastAPI, listener: socket.socket) -> None:
