@@ -131,6 +131,7 @@ def test_a_deleted_claim_takes_its_volume_and_its_folder_along(cluster, api, clu
     awaited(
         core.list_persistent_volume,
         field_selector=f"metadata.name={volume.metadata.name}",
+        resource_version=volume.metadata.resource_version,  # it may be gone before the watch begins
         until=lambda change: change["type"] == "DELETED",
     )
     assert not folder.exists()

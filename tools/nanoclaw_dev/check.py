@@ -49,8 +49,10 @@ STATIC = (
 )
 """Steps that read the code without running it."""
 
-ON_ALL_CORES = ("--numprocesses", "auto", "--dist", "loadfile")
-"""Pytest's workers: one a core, each with files of its own, so that what a file starts is started once."""
+ON_ALL_CORES = ("--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
+"""Pytest's workers: one a core, each with files of its own, so that what a file starts is started once.
+
+In the order of their names: those that need a cluster are long and come early, and the last minutes are even."""
 
 QUICK = ("--hypothesis-profile", "quick")
 """Fewer generated examples; the whole suite has them all."""

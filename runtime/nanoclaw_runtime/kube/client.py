@@ -449,7 +449,17 @@ async def _sent(
     try:
         yield response
     finally:
-        response.close()  # a connection whose answer was read to its end went back to the pool before
+        _leave(response)
+
+
+def _leave(response: aiohttp.ClientResponse) -> None:
+    """Give up what is not read yet. A connection whose answer was read to its end went back to the pool before.
+
+    At once: a farewell over TLS would keep the socket until the server answers it, maybe longer than we run.
+    """
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
+    response.close()
 
 
 async def _serialized(client: ApiClient, request: _Request) -> tuple[Any, ...]:
