@@ -449,7 +449,6 @@ async def test_the_desk_looks_again_and_again(office):
     office.tell("work", "http:work", name="1.json")
     await heard(1)
     office.tell("work", "http:work", name="2.json")
-    office.desk.look_now()
     await heard(2)
     life.cancel()
     with contextlib.suppress(asyncio.CancelledError):

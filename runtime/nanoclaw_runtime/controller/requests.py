@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -111,22 +110,14 @@ class RequestDesk:
         self._now = now
         self._folders: dict[tuple[str, RequestKind], RequestFolder] = {}
         self._broken: dict[tuple[str, RequestKind], str] = {}
-        self._asked = asyncio.Event()
         self._changed: set[str] = set()
         self._forgot: datetime | None = None
 
     async def run(self) -> None:
         """Look, wait a second, look again, until cancelled."""
         while True:
-            self._asked.clear()
             await self.look()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL):
-                    await self._asked.wait()
-
-    def look_now(self) -> None:
-        """Do not wait for the second to be over."""
-        self._asked.set()
+            await asyncio.sleep(POLL)
 
     async def look(self) -> None:
         """Take what lies there. Without a database everything stays for the next look."""
