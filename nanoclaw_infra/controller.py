@@ -16,6 +16,7 @@ import pulumi_kubernetes as kubernetes
 from nanoclaw_infra.access import Access
 from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.settings import Stack
+from nanoclaw_infra.settings.told import told
 from nanoclaw_runtime.contract import config, labels, layout, names
 from nanoclaw_runtime.contract.config import Platform, Resources
 
@@ -60,7 +61,7 @@ class Controller(pulumi.ComponentResource):
                 namespace=namespace.name, labels=labels.component(labels.CONTROLLER)
             ),
             immutable=True,
-            data={names.SETTINGS_KEY: stack.settings.told.model_dump_json(by_alias=True, indent=2)},
+            data={names.SETTINGS_KEY: told(stack.settings).model_dump_json(by_alias=True, indent=2)},
             opts=self._options,
         )
         groups = kubernetes.core.v1.ConfigMap(

@@ -11,7 +11,8 @@ import pulumi_kubernetes as kubernetes
 from nanoclaw_infra.access import Access
 from nanoclaw_infra.controller import Controller
 from nanoclaw_infra.namespace import Namespace
-from nanoclaw_infra.settings import ClusterSettings, Stack
+from nanoclaw_infra.settings import Stack
+from nanoclaw_infra.settings.place import ClusterSettings
 from nanoclaw_infra.storage import GroupClaims, InstallationClaims
 from nanoclaw_runtime.contract import names
 

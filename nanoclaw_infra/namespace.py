@@ -8,7 +8,7 @@ from __future__ import annotations
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from nanoclaw_infra.settings import StackSettings
+from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_runtime.contract import labels
 from nanoclaw_runtime.contract.config import Platform
 

@@ -13,7 +13,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.namespace import Namespace
-from nanoclaw_infra.settings import StackSettings
+from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_runtime.contract import claims, names
 from nanoclaw_runtime.contract.claims import Claim, Purpose
 from nanoclaw_runtime.contract.config import GroupSpec

@@ -117,9 +117,9 @@ async def _declare_groups(host: Host, groups: AsyncGenerator[Groups]) -> None:
 
 def _volumes(client: KubeClient, settings: RuntimeSettings) -> GroupVolumes:
     config = settings.config
-    if config.layout is not Layout.PER_TYPE or config.registration_storage is None:
+    if config.layout is Layout.SHARED or config.registration_storage is None:
         return OneTree()
-    return ClaimVolumes(client, settings.namespace, config.registration_storage, settings.tree)
+    return ClaimVolumes(client, settings.namespace, config.layout, config.registration_storage, settings.tree)
 
 
 def _watch_check(backend: JobBackend) -> Check:

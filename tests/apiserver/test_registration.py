@@ -24,7 +24,7 @@ pytestmark = pytest.mark.apiserver
 GOLDEN = Path(__file__).parents[1] / "infra" / "golden" / "local.yaml"
 STORAGE = RegistrationStorage(
     storage_class="fast",
-    access_mode="ReadWriteMany",
+    access_modes=dict.fromkeys((Purpose.GROUP, Purpose.IPC, Purpose.SESSIONS), "ReadWriteMany"),
     sizes={Purpose.GROUP: "64Mi", Purpose.IPC: "16Mi", Purpose.SESSIONS: "64Mi"},
 )
 STACK = "pulumi-kubernetes-0a1b2c3d"
@@ -38,7 +38,7 @@ def contract_rules() -> tuple[Rule, ...]:
 
 @pytest.fixture
 def volumes(controller: KubeClient, namespace: str, tmp_path: Path) -> ClaimVolumes:
-    return ClaimVolumes(controller, namespace, STORAGE, tmp_path)
+    return ClaimVolumes(controller, namespace, Layout.PER_TYPE, STORAGE, tmp_path)
 
 
 class Stack:

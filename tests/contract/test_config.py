@@ -21,7 +21,9 @@ def refusal(model: type, **values: object) -> str:
     [
         pytest.param({"timezone": "Berlin"}, ["timezone", "'Berlin'", "write one like 'Europe/Berlin'"], id="zone"),
         pytest.param({"platform": "docker"}, ["platform", "docker", "'kubernetes' or 'openshift'"], id="platform"),
-        pytest.param({"layout": "pergroup"}, ["layout", "pergroup", "'per-type' or 'shared'"], id="layout"),
+        pytest.param(
+            {"layout": "pergroup"}, ["layout", "pergroup", "'per-type', 'per-group' or 'shared'"], id="layout"
+        ),
         pytest.param(
             {"maxConcurrentSessions": 0}, ["maxConcurrentSessions", "0", "greater than or equal to 1"], id="0"
         ),

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.claims import Layout
 from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.registration import ClaimVolumes
@@ -33,7 +34,7 @@ class Added:
         )
         storage = ControllerConfig.model_validate_json(settings).registration_storage
         async with await KubeClient.connect(self.kubeconfig) as client:
-            volumes = ClaimVolumes(client, self.namespace, storage, tree=None)
+            volumes = ClaimVolumes(client, self.namespace, Layout.PER_TYPE, storage, tree=None)
             for folder in folders:
                 await volumes.provide(folder)
             await volumes.mount(folders)

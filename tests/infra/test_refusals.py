@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from nanoclaw_infra.refusals import StackRefused
-from nanoclaw_infra.settings import StackSettings
+from nanoclaw_infra.settings.refusals import StackRefused
+from nanoclaw_infra.settings.stack import StackSettings
 from tests.infra.recording import VARIABLES, settings
 
 
@@ -53,7 +53,7 @@ def changed(path, value):
         pytest.param(
             ("controller", "image"),
             None,
-            "nanoclaw:settings.controller.image is missing (reference of the controller's image); add it to the stack file",
+            "nanoclaw:settings.controller.image is missing (reference of the runtime's image: the controller, and the model gateway); add it to the stack file",
             id="missing",
         ),
         pytest.param(
@@ -91,7 +91,7 @@ def changed(path, value):
         pytest.param(
             ("storage", "accessMode"),
             "ReadOnlyMany",
-            "nanoclaw:settings.storage.accessMode is 'ReadOnlyMany'; write 'ReadWriteMany' or 'ReadWriteOnce'",
+            "nanoclaw:settings.storage.accessMode is 'ReadOnlyMany'; write 'ReadWriteMany', 'ReadWriteOnce' or 'ReadWriteOncePod'",
             id="access mode",
         ),
         pytest.param(

@@ -81,7 +81,7 @@ def test_a_controller_that_adds_groups_gets_the_rights_and_the_storage_for_it():
     assert len(rules) == len(CONTROLLER_RULES + REGISTRATION_RULES)
     assert told(registered).registration_storage == RegistrationStorage(
         storage_class=None,
-        access_mode="ReadWriteMany",
+        access_modes=dict.fromkeys((Purpose.GROUP, Purpose.IPC, Purpose.SESSIONS), "ReadWriteMany"),
         sizes={Purpose.GROUP: "64Mi", Purpose.IPC: "16Mi", Purpose.SESSIONS: "64Mi"},
     )
 

@@ -16,6 +16,8 @@ class Layout(StrEnum):
 
     PER_TYPE = "per-type"
     """Three claims a group: group, ipc, sessions. A new group changes the controller's pod."""
+    PER_GROUP = "per-group"
+    """One claim a group with a folder for each type: one volume to attach, so a quick start on block storage."""
     SHARED = "shared"
     """One ReadWriteMany claim with a folder for each. New groups need no new claim."""
 
@@ -26,9 +28,13 @@ class Purpose(StrEnum):
     GROUP = "group"
     IPC = "ipc"
     SESSIONS = "sessions"
+    FOLDER = "folder"
+    """All three of a group, in the layout `per-group`."""
     PROJECT = "project"
     GLOBAL = "global"
     STORE = "store"
+    USAGE = "usage"
+    """What groups used of the model, counted by the gateway."""
     DATA = "data"
 
 
@@ -48,6 +54,8 @@ def group_claims(layout: Layout, folder: str) -> tuple[Claim, ...]:
     """The claims that come and go with one group."""
     if layout is Layout.SHARED:
         return ()
+    if layout is Layout.PER_GROUP:
+        return (Claim(names.folder_claim(folder), Purpose.FOLDER, folder),)
     return (
         Claim(names.group_claim(folder), Purpose.GROUP, folder),
         Claim(names.ipc_claim(folder), Purpose.IPC, folder),
@@ -65,6 +73,11 @@ def installation_claims(layout: Layout) -> tuple[Claim, ...]:
         Claim(names.PROJECT_CLAIM, Purpose.PROJECT, precious=False),
         Claim(names.GLOBAL_CLAIM, Purpose.GLOBAL),
     )
+
+
+def gateway_claims() -> tuple[Claim, ...]:
+    """The claims of the model gateway, where there is one."""
+    return (Claim(names.GATEWAY, Purpose.USAGE, precious=False),)
 
 
 def claim_labels(claim: Claim) -> dict[str, str]:

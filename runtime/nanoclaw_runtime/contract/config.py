@@ -6,8 +6,9 @@ The Pulumi program validates and writes them, the runtime reads the same models:
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -32,6 +33,10 @@ ENV_DATABASE_URL: Final = "NANOCLAW_DATABASE_URL"
 """Optional; SQLite on the store claim when it is not set."""
 
 
+RESTRICTED_SCC: Final = "restricted-v2"
+"""OpenShift's SecurityContextConstraints that every account may use."""
+
+
 class Platform(StrEnum):
     """Who chooses uid and gid of the pods: we (1000) on Kubernetes, the namespace's range on OpenShift."""
 
@@ -44,8 +49,26 @@ class Pattern(StrEnum):
 
     JOB = "job"
     """One Job a session, on the cluster."""
+    STATEFULSET = "statefulset"
+    """One StatefulSet a group, scaled to zero when idle, its pod parked before the message comes."""
+    NODELOCAL = "nodelocal"
+    """A controller a node, and each group's Jobs on the node that has its folders."""
     DOCKER = "docker"
     """One container a session, on a Docker host, from the same tree: the way back, and the way in."""
+
+    @property
+    def has_claims(self) -> bool:
+        """Whether groups keep their data in PersistentVolumeClaims, not in folders of a host."""
+        return self in {Pattern.JOB, Pattern.STATEFULSET}
+
+
+class Placement(StrEnum):
+    """Where agents' pods may run."""
+
+    ANYWHERE = "anywhere"
+    """Wherever the scheduler finds room, spread over the nodes."""
+    CONTROLLER_NODE = "controller-node"
+    """On the node the controller runs on: what a ReadWriteOnce volume asks of those that share it."""
 
 
 class Priority(StrEnum):
@@ -56,7 +79,9 @@ class Priority(StrEnum):
     LOW = "low"
 
 
-class _Settings(BaseModel):
+class ContractModel(BaseModel):
+    """A part of what the stack tells a process of ours."""
+
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", use_attribute_docstrings=True
     )
@@ -80,11 +105,21 @@ def _valid_env(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
+def _valid_object_name(name: str) -> str:
+    if not re.fullmatch(names.OBJECT_PATTERN, name):
+        raise ValueError(f"{name!r} is no name of an object; write 1 to 253 lower-case letters, digits, '-' and '.'")
+    return name
+
+
+ObjectName = Annotated[
+    str, AfterValidator(_valid_object_name), Field(json_schema_extra={"pattern": names.OBJECT_PATTERN})
+]
+"""Name of a Kubernetes object, as DNS-1123 subdomains are written."""
 Folder = Annotated[str, AfterValidator(_valid_folder), Field(json_schema_extra={"pattern": names.FOLDER_PATTERN})]
 TimeZone = Annotated[str, AfterValidator(_valid_timezone)]
 
 
-class Resources(_Settings):
+class Resources(ContractModel):
     """Requests and limits of a container, as Kubernetes quantities; the defaults suit an agent."""
 
     cpu_request: Quantity = "250m"
@@ -107,7 +142,7 @@ class Resources(_Settings):
         return self
 
 
-class AdditionalMount(_Settings):
+class AdditionalMount(ContractModel):
     """One more folder of a group's agents, below /workspace/extra; exactly one source."""
 
     host_path: str | None = Field(default=None, min_length=1, max_length=4096)
@@ -133,7 +168,7 @@ class AdditionalMount(_Settings):
         return self
 
 
-class ContainerConfig(_Settings):
+class ContainerConfig(ContractModel):
     """What a group's agents have beyond the others; NanoClaw's `containerConfig`."""
 
     additional_mounts: tuple[AdditionalMount, ...] = Field(default=(), max_length=64)
@@ -141,7 +176,7 @@ class ContainerConfig(_Settings):
     """Seconds; the group's own `sessionTimeout`."""
 
 
-class GroupSpec(_Settings):
+class GroupSpec(ContractModel):
     """A chat group with an agent of its own."""
 
     folder: Folder
@@ -164,17 +199,55 @@ class GroupSpec(_Settings):
         return self.folder == names.MAIN_FOLDER
 
 
-class AgentSettings(_Settings):
+class Toleration(ContractModel):
+    """A taint of nodes that a pod puts up with, as Kubernetes writes it."""
+
+    key: str | None = Field(default=None, min_length=1, max_length=317)
+    """Every taint when it is left out."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Every effect when it is left out."""
+    toleration_seconds: int | None = Field(default=None, ge=0)
+    """Of NoExecute: how long the pod stays once the taint is there."""
+
+    @model_validator(mode="after")
+    def _as_kubernetes_has_it(self) -> Self:
+        if self.operator == "Exists" and self.value is not None:
+            raise ValueError(f"the operator 'Exists' takes no value; remove {self.value!r} or write 'Equal'")
+        if self.key is None and self.operator != "Exists":
+            raise ValueError("a toleration without a key is for every taint; give it a key, or the operator 'Exists'")
+        if self.toleration_seconds is not None and self.effect != "NoExecute":
+            raise ValueError("only the effect 'NoExecute' has tolerationSeconds; remove them")
+        return self
+
+
+class Scheduling(ContractModel):
+    """Which nodes may run a pod, and with what; as Kubernetes names these things."""
+
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels a node must have."""
+    tolerations: tuple[Toleration, ...] = Field(default=(), max_length=64)
+    runtime_class: ObjectName | None = None
+    """RuntimeClass of the pods, such as one of gVisor or Kata Containers."""
+    priority_class: ObjectName | None = None
+    """PriorityClass of the pods; the stack's own when it makes some."""
+    image_pull_secrets: tuple[ObjectName, ...] = ()
+    """Secrets of the namespace with which images are pulled."""
+
+
+class AgentSettings(ContractModel):
     """The agents' image and what each of its sessions may use."""
 
     image: str = Field(min_length=1)
     image_pull_policy: str = Field(default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
     resources: Resources = Resources()
+    scheduling: Scheduling = Scheduling()
     env: Annotated[dict[str, str], AfterValidator(_valid_env)] = Field(default_factory=dict)
     """Plain settings for every agent container. Secrets do not belong here: they go over stdin."""
 
 
-class AllowedSource(_Settings):
+class AllowedSource(ContractModel):
     """A claim or ConfigMap that groups may mount; never one of the installation itself."""
 
     name: str = Field(min_length=1, max_length=253)
@@ -190,7 +263,7 @@ class AllowedSource(_Settings):
         return name
 
 
-class AllowedRoot(_Settings):
+class AllowedRoot(ContractModel):
     """A folder of the host below which groups may mount."""
 
     path: str = Field(min_length=1, max_length=4096)
@@ -198,7 +271,7 @@ class AllowedRoot(_Settings):
     description: str = ""
 
 
-class MountAllowlist(_Settings):
+class MountAllowlist(ContractModel):
     """What additional mounts may name; NanoClaw's allowlist file, and the claims and ConfigMaps a cluster has.
 
     Agents never see it: it is part of the controller's settings. Without one, every additional mount is refused.
@@ -225,36 +298,40 @@ class MountAllowlist(_Settings):
         return config_maps
 
 
-class TelegramSettings(_Settings):
+class TelegramSettings(ContractModel):
     """The Telegram channel; its token is the credential TELEGRAM_BOT_TOKEN."""
 
     api_url: str = Field(default="https://api.telegram.org", pattern=r"^https?://\S+$")
     """Base address of the Bot API; another one for a server of your own."""
 
 
-class ChannelSettings(_Settings):
+class ChannelSettings(ContractModel):
     """Chat networks besides HTTP, which is always there."""
 
     telegram: TelegramSettings | None = None
 
 
-class RegistrationStorage(_Settings):
+class RegistrationStorage(ContractModel):
     """What the claims of groups that are added at run time ask for: the same as those the stack declares."""
 
     storage_class: str | None
     """The cluster's default when it is None."""
-    access_mode: str
-    sizes: dict[Purpose, Quantity]
+    access_modes: dict[Purpose, str]
     """Of each claim a group has."""
+    sizes: dict[Purpose, Quantity]
 
 
-class ControllerConfig(_Settings):
+class ControllerConfig(ContractModel):
     """Everything the controller is told by the stack except groups and secrets."""
 
     pattern: Pattern = Pattern.JOB
     platform: Platform = Platform.KUBERNETES
     layout: Layout = Layout.PER_TYPE
     agent: AgentSettings
+    placement: Placement = Placement.ANYWHERE
+    """Where agents' pods may run: `controller-node` where their claims are ReadWriteOnce."""
+    node_root: str = Field(default="/var/lib/nanoclaw", pattern=r"^/[^\s]*[^\s/]$")
+    """Folder of each node below which groups keep their data, with the pattern `nodelocal`."""
     assistant_name: str = Field(default="Andy", min_length=1, max_length=60)
     timezone: TimeZone = "UTC"
     max_concurrent_sessions: int = Field(default=5, ge=1, le=10_000)
@@ -278,6 +355,12 @@ class ControllerConfig(_Settings):
     """Filled in from the stack's `storage` where groups that are added need claims; not for the stack file."""
     mount_allowlist: MountAllowlist | None = None
     channels: ChannelSettings = ChannelSettings()
+    scc: ObjectName = RESTRICTED_SCC
+    """OpenShift's constraint that agents' pods ask for there; filled in from the stack's `openshift`."""
+    closed_network: bool = False
+    """Whether agents reach little more than the model; filled in from the stack's `network`."""
+    gateway: bool = False
+    """Whether agents reach the model through the gateway; filled in from the stack's `gateway`."""
 
     @property
     def silence_limit(self) -> float:
@@ -285,7 +368,7 @@ class ControllerConfig(_Settings):
         return max(self.session_timeout, self.idle_timeout + 30)
 
 
-class Groups(_Settings):
+class Groups(ContractModel):
     """The content of the groups ConfigMap."""
 
     groups: tuple[GroupSpec, ...] = ()

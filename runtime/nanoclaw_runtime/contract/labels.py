@@ -29,12 +29,19 @@ INSTALLATION: Final = f"{PREFIX}installation"
 CONTROLLER: Final = "controller"
 AGENT: Final = "agent"
 STORAGE: Final = "storage"
+GATEWAY: Final = "gateway"
+MONITORING: Final = "monitoring"
+PLATFORM: Final = "platform"
+"""What belongs to no process: policies, priorities, quotas."""
+
+REQUIRED_SCC: Final = "openshift.io/required-scc"
+"""Annotation of a pod: the one SecurityContextConstraints that may admit it."""
 
 AGENT_SELECTOR: Final = f"{NAME}=nanoclaw,{COMPONENT}={AGENT}"
 
 
 def component(name: str) -> dict[str, str]:
-    """Labels of an object of one component: `controller`, `agent` or `storage`."""
+    """Labels of an object of one component: `controller`, `agent`, `storage`, `gateway`, …."""
     return {NAME: "nanoclaw", PART_OF: "nanoclaw", COMPONENT: name}
 
 

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from nanoclaw_runtime.contract import names, wire
-from nanoclaw_runtime.contract.claims import Layout
+from nanoclaw_runtime.contract.claims import Layout, Purpose
 
 TREE: Final = PurePosixPath("/nanoclaw")
 """Root of the tree in the controller's pod."""
@@ -32,6 +32,9 @@ def group_dir(folder: str) -> str:
 def ipc_dir(folder: str) -> str:
     return f"data/ipc/{folder}"
 
+
+GROUP_PURPOSES: Final = (Purpose.GROUP, Purpose.IPC, Purpose.SESSIONS)
+"""What a group has; folders of its claim in the layout `per-group`."""
 
 SESSION_INPUTS: Final = "inputs"
 """Below a group's `ipc` folder: one folder a session, which its agent sees as `input/`."""
@@ -61,28 +64,49 @@ def agent_mounts(layout: Layout, folder: str, session: str) -> tuple[Mount, ...]
 
     Follow-ups come from a folder of the session's own, so that those of another never reach it.
     """
-
-    def at(claim: str, directory: str, path: str, *, inside: str = "", read_only: bool = False) -> Mount:
-        if layout is Layout.SHARED:
-            return Mount(names.DATA_CLAIM, path, f"{directory}/{inside}" if inside else directory, read_only)
-        return Mount(claim, path, inside or None, read_only)
-
+    group, ipc, sessions = _places(layout, folder)
     if folder == names.MAIN_FOLDER:
-        role = at(names.PROJECT_CLAIM, PROJECT_DIR, "/workspace/project", read_only=True)
+        role = Mount(*_own(layout, names.PROJECT_CLAIM, PROJECT_DIR).at("/workspace/project"), read_only=True)
     else:
-        role = at(names.GLOBAL_CLAIM, GLOBAL_DIR, "/workspace/global", read_only=True)
+        role = Mount(*_own(layout, names.GLOBAL_CLAIM, GLOBAL_DIR).at("/workspace/global"), read_only=True)
     return (
-        at(names.group_claim(folder), group_dir(folder), "/workspace/group"),
-        at(names.ipc_claim(folder), ipc_dir(folder), "/workspace/ipc"),
-        at(
-            names.ipc_claim(folder),
-            ipc_dir(folder),
-            f"/workspace/ipc/{wire.INPUT_DIR}",
-            inside=f"{SESSION_INPUTS}/{session}",
-        ),
-        at(names.sessions_claim(folder), sessions_dir(folder), f"{wire.AGENT_HOME}/.claude"),
+        Mount(*group.at("/workspace/group")),
+        Mount(*ipc.at("/workspace/ipc")),
+        Mount(*ipc.below(f"{SESSION_INPUTS}/{session}").at(f"/workspace/ipc/{wire.INPUT_DIR}")),
+        Mount(*sessions.at(f"{wire.AGENT_HOME}/.claude")),
         role,
     )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A claim, or a folder of it."""
+
+    claim: str
+    folder: str | None = None
+
+    def below(self, inside: str) -> _Place:
+        return _Place(self.claim, inside if self.folder is None else f"{self.folder}/{inside}")
+
+    def at(self, path: str) -> tuple[str, str, str | None]:
+        return self.claim, path, self.folder
+
+
+def _places(layout: Layout, folder: str) -> tuple[_Place, _Place, _Place]:
+    """Where a group's own files, its mailbox and its agent's memory are."""
+    if layout is Layout.SHARED:
+        directories = (group_dir(folder), ipc_dir(folder), sessions_dir(folder))
+        group, ipc, sessions = (_Place(names.DATA_CLAIM, directory) for directory in directories)
+        return group, ipc, sessions
+    if layout is Layout.PER_GROUP:
+        group, ipc, sessions = (_Place(names.folder_claim(folder), purpose.value) for purpose in GROUP_PURPOSES)
+        return group, ipc, sessions
+    return _Place(names.group_claim(folder)), _Place(names.ipc_claim(folder)), _Place(names.sessions_claim(folder))
+
+
+def _own(layout: Layout, claim: str, directory: str) -> _Place:
+    """Where something of the installation's own is."""
+    return _Place(names.DATA_CLAIM, directory) if layout is Layout.SHARED else _Place(claim)
 
 
 def controller_mounts(layout: Layout, folders: Iterable[str]) -> tuple[Mount, ...]:
@@ -96,9 +120,9 @@ def controller_mounts(layout: Layout, folders: Iterable[str]) -> tuple[Mount, ..
         Mount(names.GLOBAL_CLAIM, str(TREE / GLOBAL_DIR)),
     ]
     for folder in sorted(folders):
+        directories = (group_dir(folder), ipc_dir(folder), sessions_dir(folder))
+        places = _places(layout, folder)
         mounts += [
-            Mount(names.group_claim(folder), str(TREE / group_dir(folder))),
-            Mount(names.ipc_claim(folder), str(TREE / ipc_dir(folder))),
-            Mount(names.sessions_claim(folder), str(TREE / sessions_dir(folder))),
+            Mount(*place.at(str(TREE / directory))) for place, directory in zip(places, directories, strict=True)
         ]
     return tuple(mounts)

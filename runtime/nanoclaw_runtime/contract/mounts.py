@@ -105,7 +105,7 @@ def judge(
     if allowlist is None:
         reason = "there is no mount allowlist; name what may be mounted in runtime.mountAllowlist"
         return Judgement(refused=tuple(RefusedMount(position, mount, reason) for position, mount in enumerate(mounts)))
-    on_node = pattern is Pattern.JOB
+    on_node = pattern is not Pattern.DOCKER
     rules = _Rules(allowlist, pattern, as_written if on_node else resolve, group.is_main, None if on_node else tree)
     accepted: list[ExtraMount] = []
     refused: list[RefusedMount] = []
@@ -143,7 +143,7 @@ class _Rules:
         return ExtraMount(path, config_map=config_map.name)
 
     def _folder(self, mount: AdditionalMount, written: str, path: str) -> ExtraMount:
-        if self.pattern is Pattern.JOB:
+        if self.pattern is not Pattern.DOCKER:
             _check_node_path(written, permitted=self.allowlist.host_paths_on_nodes)
         real = self.resolve(written)
         if real is None:

@@ -17,6 +17,9 @@ MAIN_FOLDER: Final = "main"
 FOLDER_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 """What NanoClaw accepts as a group folder."""
 
+OBJECT_PATTERN: Final = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+"""Names of most Kubernetes objects."""
+
 RESERVED_FOLDERS: Final = frozenset({"global", "errors"})
 """Taken by NanoClaw itself, in any case: the shared memory and the folder of refused requests."""
 
@@ -43,6 +46,15 @@ CREDENTIALS: Final = "nanoclaw-credentials"
 API_TOKEN: Final = "nanoclaw-api-token"  # noqa: S105
 """Secret with the bearer token of the controller's API, under `API_TOKEN_KEY`."""
 API_TOKEN_KEY: Final = "token"  # noqa: S105
+
+GATEWAY: Final = "nanoclaw-gateway"
+"""Deployment, Service, ServiceAccount, claim and settings of the model gateway."""
+GATEWAY_KEY: Final = "nanoclaw-gateway-key"
+"""Secret with the key the controller signs the agents' placeholders with and the gateway checks them by."""
+GATEWAY_KEY_KEY: Final = "key"
+GATEWAY_PORT: Final = 8081
+ASSIGNMENTS_CONFIG: Final = "nanoclaw-group-assignments"
+"""ConfigMap with the node of each group, of the pattern `nodelocal`."""
 
 API_PORT: Final = 8080
 API_PORT_NAME: Final = "http"
@@ -79,6 +91,11 @@ def ipc_claim(folder: str) -> str:
 def sessions_claim(folder: str) -> str:
     """The claim mounted at /home/node/.claude."""
     return f"nanoclaw-sessions-{slug(folder)}"
+
+
+def folder_claim(folder: str) -> str:
+    """The one claim of a group in the layout `per-group`."""
+    return f"nanoclaw-folder-{slug(folder)}"
 
 
 PROJECT_CLAIM: Final = "nanoclaw-project"

@@ -10,7 +10,7 @@ from typing import Final
 
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import ControllerConfig
+from nanoclaw_runtime.contract.config import ControllerConfig, Pattern
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,26 @@ CONTROLLER_RULES: Final = (
     Rule("", ("configmaps",), ("get", "list", "watch"), "the groups the stack declares", (names.GROUPS_CONFIG,)),
 )
 
+STATEFULSET_RULES: Final = (
+    Rule(
+        "apps",
+        ("statefulsets",),
+        ("create", "get", "list", "watch", "patch", "delete"),
+        "one set a group, scaled between 0 and 1",
+    ),
+    Rule("", ("pods",), ("delete",), "a session's pod is replaced in the background"),
+)
+"""Beyond `CONTROLLER_RULES`, with the pattern `statefulset`."""
+
+NODELOCAL_RULES: Final = (
+    Rule("coordination.k8s.io", ("leases",), ("create", "get", "update"), "one member assigns groups to nodes"),
+    Rule("", ("configmaps",), ("get", "update"), "which node has which group", (names.ASSIGNMENTS_CONFIG,)),
+    Rule("", ("configmaps",), ("create",), "the first of those records"),
+)
+"""Beyond `CONTROLLER_RULES`, with the pattern `nodelocal`."""
+
+_PATTERN_RULES: Final = {Pattern.STATEFULSET: STATEFULSET_RULES, Pattern.NODELOCAL: NODELOCAL_RULES}
+
 REGISTRATION_RULES: Final = (
     Rule("", ("persistentvolumeclaims",), ("create",), "the claims of a group that is added at run time"),
     Rule("apps", ("deployments",), ("patch",), "to mount those claims into its own pod", (names.CONTROLLER,)),
@@ -43,5 +63,5 @@ REGISTRATION_RULES: Final = (
 
 def controller_rules(config: ControllerConfig) -> tuple[Rule, ...]:
     """What a controller with these settings needs, the whole of its Role."""
-    makes_claims = config.registration and config.layout is Layout.PER_TYPE
-    return CONTROLLER_RULES + (REGISTRATION_RULES if makes_claims else ())
+    makes_claims = config.registration and config.layout is not Layout.SHARED and config.pattern.has_claims
+    return CONTROLLER_RULES + _PATTERN_RULES.get(config.pattern, ()) + (REGISTRATION_RULES if makes_claims else ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
@@ -37,6 +37,14 @@ def parse(quantity: str) -> Decimal:
     if number <= 0:
         raise ValueError(f"{quantity!r} is nothing; write a quantity above zero")
     return number
+
+
+def readable(resource: str, amount: Decimal) -> str:
+    """`amount` as a person writes it: bytes in Mi or Gi, anything else as a number."""
+    if not resource.endswith(("memory", "storage")):
+        return f"{amount.normalize():f}"
+    unit = "Gi" if amount % _UNITS["Gi"] == 0 else "Mi"
+    return f"{(amount / _UNITS[unit]).to_integral_value(ROUND_CEILING)}{unit}"
 
 
 def _valid(quantity: str) -> str:

@@ -28,8 +28,8 @@ LOOK: Final = 2.0
 
 SETTINGS: Final = "nanoclaw:settings"
 
-_ELSEWHERE: Final = ("platform", "layout", "registrationStorage")
-# A cluster's: who chooses uids, how claims are cut, what they ask for.
+_ELSEWHERE: Final = ("platform", "layout", "placement", "registrationStorage", "scc", "closedNetwork", "gateway")
+# A cluster's: who chooses uids, how claims are cut and what they ask for, where pods run and what they reach.
 _VARIABLE: Final = re.compile(r"\$\{?(\w+)\}?")
 
 _Model = TypeVar("_Model", bound=BaseModel)

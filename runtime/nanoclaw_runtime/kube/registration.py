@@ -33,15 +33,18 @@ _log = structlog.get_logger(__name__)
 class ClaimVolumes:
     """Claims as the stack would make them; needs the contract's `REGISTRATION_RULES`."""
 
-    def __init__(self, client: KubeClient, namespace: str, storage: RegistrationStorage, tree: Path) -> None:
+    def __init__(
+        self, client: KubeClient, namespace: str, cut: Layout, storage: RegistrationStorage, tree: Path
+    ) -> None:
         self._client = client
         self._namespace = namespace
+        self._layout = cut
         self._storage = storage
         self._tree = tree
 
     async def provide(self, folder: str) -> None:
         """Make the group's claims; those it had before are taken again. Raises RegistrationRefused."""
-        for claim in claims.group_claims(Layout.PER_TYPE, folder):
+        for claim in claims.group_claims(self._layout, folder):
             manifest = group_claim(claim, self._storage)
             try:
                 await self._client.create(CLAIMS, manifest, namespace=self._namespace, identity=labels.GROUP)
@@ -60,7 +63,7 @@ class ClaimVolumes:
 
         Raises KubeError.
         """
-        part = controller_part(folders)
+        part = controller_part(self._layout, folders)
         applied = await self._client.apply(DEPLOYMENTS, part, manager=FIELD_MANAGER, namespace=self._namespace)
         _log.info("groups mounted", groups=sorted(folders), generation=applied["metadata"]["generation"])
 

@@ -12,6 +12,7 @@ from nanoclaw_runtime.contract import labels, layout, names, wire
 from nanoclaw_runtime.contract.config import ControllerConfig, Platform
 from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.domain.model import SessionPlan
+from nanoclaw_runtime.manifests.scheduling import scheduling
 from nanoclaw_runtime.manifests.volumes import extra_volume_mounts, extra_volumes, volume_mount
 
 Manifest = dict[str, Any]
@@ -40,6 +41,7 @@ def agent_pod(plan: SessionPlan) -> Manifest:
             "annotations": _annotations(config, folder),
         },
         "spec": {
+            **scheduling(config, {"matchLabels": labels.component(labels.AGENT)}),
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": GRACE,
             "serviceAccountName": names.AGENT_ACCOUNT,
@@ -53,15 +55,23 @@ def agent_pod(plan: SessionPlan) -> Manifest:
                 *({"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in claims),
                 *extra_volumes(plan.extra),
             ],
+            **_aliases(config),
         },
     }
+
+
+def _aliases(config: ControllerConfig) -> Manifest:
+    """Answers the look-up of the model's own name, which agents make even where the gateway serves them: 4 s saved."""
+    if not (config.closed_network and config.gateway):
+        return {}
+    return {"hostAliases": [{"ip": "127.0.0.1", "hostnames": [wire.MODEL_HOST]}]}
 
 
 def _annotations(config: ControllerConfig, folder: str) -> dict[str, str]:
     annotations = {labels.FOLDER: folder}
     if config.platform is Platform.OPENSHIFT:
         # Without it an SCC of higher priority may take the pod and change its user.
-        annotations["openshift.io/required-scc"] = "restricted-v2"
+        annotations[labels.REQUIRED_SCC] = config.scc
     return annotations
 
 
@@ -79,7 +89,8 @@ def _pod_security(platform: Platform) -> Manifest:
 
 def _container(config: ControllerConfig, mounts: tuple[layout.Mount, ...], extra: tuple[ExtraMount, ...]) -> Manifest:
     agent = config.agent
-    environment = agent.env | {"HOME": wire.AGENT_HOME, "TZ": config.timezone}
+    quiet = wire.QUIET_ENV if config.closed_network else {}
+    environment = quiet | agent.env | {"HOME": wire.AGENT_HOME, "TZ": config.timezone}
     return {
         "name": CONTAINER,
         "image": agent.image,

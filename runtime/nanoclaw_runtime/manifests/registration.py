@@ -12,6 +12,7 @@ from typing import Any
 from nanoclaw_runtime.contract import claims, layout, names
 from nanoclaw_runtime.contract.claims import Claim, Layout
 from nanoclaw_runtime.contract.config import RegistrationStorage
+from nanoclaw_runtime.manifests.volumes import volume_mount
 
 Manifest = dict[str, Any]
 
@@ -19,7 +20,7 @@ Manifest = dict[str, Any]
 def group_claim(claim: Claim, storage: RegistrationStorage) -> Manifest:
     """A claim of a group, as the stack declares one."""
     spec: Manifest = {
-        "accessModes": [storage.access_mode],
+        "accessModes": [storage.access_modes[claim.purpose]],
         "resources": {"requests": {"storage": storage.sizes[claim.purpose]}},
     }
     if storage.storage_class is not None:
@@ -36,10 +37,10 @@ def group_claim(claim: Claim, storage: RegistrationStorage) -> Manifest:
     }
 
 
-def controller_part(folders: Iterable[str]) -> Manifest:
+def controller_part(cut: Layout, folders: Iterable[str]) -> Manifest:
     """The part of the controller's Deployment that mounts these groups' claims; nothing but its name for none."""
-    always = layout.controller_mounts(Layout.PER_TYPE, ())
-    mounts = [mount for mount in layout.controller_mounts(Layout.PER_TYPE, folders) if mount not in always]
+    always = layout.controller_mounts(cut, ())
+    mounts = [mount for mount in layout.controller_mounts(cut, folders) if mount not in always]
     document: Manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": names.CONTROLLER}}
     if not mounts:
         return document
@@ -47,9 +48,14 @@ def controller_part(folders: Iterable[str]) -> Manifest:
         "containers": [
             {
                 "name": names.CONTROLLER_CONTAINER,
-                "volumeMounts": [{"name": mount.claim, "mountPath": mount.path} for mount in mounts],
+                "volumeMounts": [
+                    volume_mount(mount.claim, mount.path, mount.sub_path, read_only=mount.read_only) for mount in mounts
+                ],
             }
         ],
-        "volumes": [{"name": mount.claim, "persistentVolumeClaim": {"claimName": mount.claim}} for mount in mounts],
+        "volumes": [
+            {"name": claim, "persistentVolumeClaim": {"claimName": claim}}
+            for claim in dict.fromkeys(mount.claim for mount in mounts)
+        ],
     }
     return document | {"spec": {"template": {"spec": pod}}}

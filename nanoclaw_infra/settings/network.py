@@ -1,0 +1,77 @@
+"""Who may talk to whom: what the NetworkPolicies of the stack let through."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Final, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from nanoclaw_infra.settings.base import Settings
+
+ANTHROPIC: Final = ("160.79.104.0/23", "2607:6bc0::/48")
+"""Where api.anthropic.com answers, as Anthropic publishes it under the name of its API's IP addresses (inbound)."""
+
+
+def _valid_cidr(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as problem:
+        raise ValueError(f"{text!r} is no range of addresses ({problem}); write one like '10.0.0.0/24'") from None
+
+
+Cidr = Annotated[str, AfterValidator(_valid_cidr)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Peer(Settings):
+    """Addresses outside the cluster, or pods in it, at some TCP ports; what NetworkPolicy calls a peer."""
+
+    cidr: Cidr | None = None
+    """A range of addresses."""
+    except_: tuple[Cidr, ...] = Field(default=(), alias="except")
+    """Parts of `cidr` that stay closed."""
+    namespace: dict[str, str] | None = None
+    """Labels of a namespace, `{}` for all; of its pods those that `pods` selects."""
+    pods: dict[str, str] | None = None
+    """Labels of pods, in the installation's own namespace unless `namespace` names another."""
+    ports: tuple[Port, ...] = Field(default=(443,), min_length=1)
+    """TCP ports of the pods or hosts themselves, not of a Service in front of them."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        inside = self.namespace is not None or self.pods is not None
+        if inside == (self.cidr is not None):
+            raise ValueError("a peer is a `cidr`, or `namespace` and `pods`; write one of the two kinds")
+        if self.except_ and self.cidr is None:
+            raise ValueError("`except` takes away from a `cidr`; name that too, or remove it")
+        return self
+
+
+class ApiServer(Settings):
+    """The cluster's API server, as pods see it behind the Service `kubernetes`."""
+
+    cidrs: tuple[Cidr, ...] = Field(min_length=1)
+    """Its addresses: `kubectl get endpoints kubernetes`."""
+    ports: tuple[Port, ...] = (6443,)
+
+
+class NetworkSettings(Settings):
+    """Default deny, and what is let through. Needs a network plug-in that enforces NetworkPolicies."""
+
+    enabled: bool = True
+    """Whether the stack makes NetworkPolicies; without them every pod may talk to everybody."""
+    dns_namespace: dict[str, str] = Field(default_factory=lambda: {"kubernetes.io/metadata.name": "kube-system"})
+    """Labels of the namespace cluster DNS runs in; OpenShift's is `openshift-dns`."""
+    api_server: ApiServer | None = None
+    """Where the API server is. Left out, the controller may reach TCP 443 and 6443 anywhere, and anybody its API."""
+    agents: tuple[Peer, ...] | None = None
+    """What agents reach besides DNS and the gateway; Anthropic's published addresses when there is no gateway."""
+    controller: tuple[Peer, ...] = ()
+    """What the controller reaches besides DNS and the API server: PostgreSQL, for one."""
+    gateway: tuple[Peer, ...] | None = None
+    """What the model gateway reaches besides DNS; Anthropic's published addresses when it is left out."""
+    clients: tuple[Peer, ...] = ()
+    """Who may call the controller's API besides the API server's own proxy; `ports` are not looked at."""
+    scrapers: tuple[Peer, ...] = ()
+    """Who may read metrics, as `{namespace: {kubernetes.io/metadata.name: monitoring}}`; `ports` are not looked at."""

@@ -1,0 +1,83 @@
+"""What a stack asks of the platform around its workloads: constraints, priorities, admission, and custom resources."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from nanoclaw_infra.settings.base import Settings
+from nanoclaw_runtime.contract.config import RESTRICTED_SCC, ObjectName
+
+
+class OpenShiftSettings(Settings):
+    """SecurityContextConstraints, on OpenShift. `restricted-v2` needs no rights of anybody."""
+
+    scc: ObjectName = RESTRICTED_SCC
+    """The one that all pods of the installation ask for."""
+    bind: bool = False
+    """Whether the accounts of the installation are given the right to use it; not needed for `restricted-v2`."""
+
+
+class PrioritySettings(Settings):
+    """PriorityClasses of the stack's own; cluster-wide objects, named for the namespace."""
+
+    enabled: bool = False
+    controller: int = Field(default=100_000, ge=0, le=1_000_000_000)
+    """Above the agents: a full cluster gives up an agent before it gives up the controller."""
+    agents: int = Field(default=1_000, ge=-1_000_000_000, le=1_000_000_000)
+
+
+class GuardrailSettings(Settings):
+    """A ValidatingAdmissionPolicy: agent pods only in our shape, and only made by the controller's Jobs.
+
+    Cluster-wide objects that apply to this namespace alone; Kubernetes 1.30 and OpenShift 4.17 have them.
+    """
+
+    enabled: bool = False
+    failure_action: Literal["Deny", "Warn", "Audit"] = "Deny"
+    """`Warn` and `Audit` let everything pass and tell, to try the policy first."""
+
+
+class MonitoringSettings(Settings):
+    """Objects for the Prometheus operator and Grafana. Their custom resources must be installed."""
+
+    enabled: bool = False
+    labels: dict[str, str] = Field(default_factory=dict)
+    """On ServiceMonitor and PrometheusRule, where a Prometheus selects by labels: `{release: prometheus}`."""
+    dashboard: bool = True
+    """Whether a ConfigMap with a Grafana dashboard is made, labelled `grafana_dashboard: "1"`."""
+    dashboard_labels: dict[str, str] = Field(default_factory=lambda: {"grafana_dashboard": "1"})
+    """By which Grafana's sidecar finds it."""
+    interval: int = Field(default=30, ge=5, le=600)
+    """Seconds between two scrapes."""
+
+
+class ExternalKey(Settings):
+    """Where one credential is in an external store."""
+
+    key: str = Field(min_length=1)
+    """Name or path of the entry."""
+    property: str | None = Field(default=None, alias="property")
+    """Field in it, where it has several."""
+
+
+class ExternalSecretSettings(Settings):
+    """An ExternalSecret of the External Secrets operator, which keeps the Secret of credentials."""
+
+    store: ObjectName
+    """Name of the SecretStore or ClusterSecretStore."""
+    store_kind: Literal["SecretStore", "ClusterSecretStore"] = "SecretStore"
+    refresh: str = Field(default="1h", pattern=r"^\d+[smh]$")
+    """How often the operator looks, as `30m`."""
+    data: dict[str, ExternalKey] = Field(min_length=1)
+    """Credential → where it is: `ANTHROPIC_API_KEY: {key: nanoclaw/anthropic}`."""
+
+
+class CredentialsSettings(Settings):
+    """Where the agents' credentials come from, unless they are encrypted in the stack file."""
+
+    existing_secret: ObjectName | None = None
+    """Name of a Secret that somebody else keeps in the namespace."""
+    external: ExternalSecretSettings | None = None
+    """An external store that the External Secrets operator reads."""

@@ -1,0 +1,43 @@
+"""Which node gets an agent's pod, and with what it runs there.
+
+What the stack says is passed on as Kubernetes names it. Not here: which group belongs to which node.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanoclaw_runtime.contract import labels
+from nanoclaw_runtime.contract.config import ControllerConfig, Placement, Scheduling
+
+HOSTNAME = "kubernetes.io/hostname"
+
+
+def scheduling(config: ControllerConfig, agents: dict[str, Any]) -> dict[str, Any]:
+    """The part of a pod's spec that chooses its node; `agents` selects the pods it is spread among."""
+    return _written(config.agent.scheduling) | (
+        {"affinity": _beside_the_controller()}
+        if config.placement is Placement.CONTROLLER_NODE
+        else {"topologySpreadConstraints": [_spread(agents)]}
+    )
+
+
+def _written(given: Scheduling) -> dict[str, Any]:
+    spec = {
+        "nodeSelector": given.node_selector,
+        "tolerations": [each.model_dump(by_alias=True, exclude_none=True) for each in given.tolerations],
+        "runtimeClassName": given.runtime_class,
+        "priorityClassName": given.priority_class,
+        "imagePullSecrets": [{"name": name} for name in given.image_pull_secrets],
+    }
+    return {field: value for field, value in spec.items() if value}
+
+
+def _beside_the_controller() -> dict[str, Any]:
+    controller = {"labelSelector": {"matchLabels": labels.component(labels.CONTROLLER)}, "topologyKey": HOSTNAME}
+    return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [controller]}}
+
+
+def _spread(agents: dict[str, Any]) -> dict[str, Any]:
+    """A node that is lost takes few agents with it. A wish: one full node is no reason to wait."""
+    return {"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": agents}
