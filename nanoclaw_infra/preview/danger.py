@@ -1,0 +1,125 @@
+"""The part of the comment about data, which is never cut: what is lost, protected, let go or resized."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from nanoclaw_infra.preview import fields, words
+from nanoclaw_infra.preview.difference import differences
+from nanoclaw_infra.preview.document import Operation, Resource
+from nanoclaw_infra.preview.markdown import Markdown
+from nanoclaw_infra.preview.risk import SETTING, Fate, Loss
+
+LONGEST: Final = 40_000
+"""Characters in full; beyond, the objects are only named."""
+_NAMED: Final = 150
+# Objects of one fate named then; nobody reads on, and the comment has to be taken.
+
+
+def data_at_risk(
+    found: Sequence[Loss], warned: Sequence[tuple[Resource, str]], permissions: Iterable[str], ink: Markdown
+) -> list[str]:
+    """Paragraphs, none when no data is concerned."""
+    stale = sorted(set(permissions) - {each.permission for each in found})
+    asked = _permission(found, ink)
+    if found or warned:
+        full = [f"#### {_headline(found)}", "\n".join([*_losses(found, ink), *_warnings(warned, ink)])]
+        if sum(map(len, full)) > LONGEST:
+            full[1] = _short(found, warned, ink)
+        asked = [*full, *asked]
+    if stale:
+        named = ", ".join(ink.code(each) for each in stale[:_NAMED])
+        asked.append(
+            f"`{SETTING}` permits what does not happen here: {named}. Remove it from the stack once it is done."
+        )
+    return asked
+
+
+def _headline(found: Sequence[Loss]) -> str:
+    unpermitted = sum(each.unpermitted for each in found)
+    if unpermitted:
+        return f"Data at risk: {unpermitted} not permitted"
+    return "Data" if not any(each.fate is Fate.GONE for each in found) else "Data at risk, permitted in the stack"
+
+
+def _losses(found: Sequence[Loss], ink: Markdown) -> list[str]:
+    told = [_loss(each, ink) for each in found]
+    if any(each.fate is Fate.GONE and each.resource.kind == "PersistentVolumeClaim" for each in found):
+        told.append(
+            "- A volume whose StorageClass says `reclaimPolicy: Retain` outlives its claim; any other goes with it."
+        )
+    return told
+
+
+def _loss(loss: Loss, ink: Markdown) -> str:
+    resource = loss.resource
+    name, holds = ink.code(resource.reference), words.holds(resource, ink.code)
+    again = resource.operation is Operation.REPLACE
+    if loss.fate is Fate.REFUSED:
+        told = f"- **Protected**: {name} ({holds}) would be {resource.operation.value}; the engine refuses."
+    elif loss.fate is Fate.KEPT:
+        told = f"- **Let go**: {name} ({holds}) leaves the stack and stays in the cluster."
+        if again and resource.name == _new_name(resource):
+            told += " A new one of the same name cannot be made beside it."
+    else:
+        done = "is deleted and made again, empty" if again else "is deleted"
+        verdict = "permitted" if loss.permission else "not permitted"
+        told = f"- **Lost, {verdict}**: {name} {done}; it holds {holds}."
+        if loss.permission and loss.permission != resource.reference:
+            told += f" Permitted by {ink.code(loss.permission)}, in which it is."
+    return "\n".join([told, *(f"  - {line}" for line in _reasons(resource, ink))])
+
+
+def _reasons(resource: Resource, ink: Markdown) -> list[str]:
+    if resource.operation is not Operation.REPLACE:
+        return []
+    return fields.lines(resource, differences(resource.old, resource.new), ink)
+
+
+def _new_name(resource: Resource) -> object:
+    metadata = resource.new.get("metadata")
+    return metadata.get("name") if isinstance(metadata, dict) else None
+
+
+def _warnings(warned: Iterable[tuple[Resource, str]], ink: Markdown) -> list[str]:
+    told = []
+    for resource, text in warned:
+        found = fields.lines(resource, differences(resource.old, resource.new), ink)
+        told.append(f"- {ink.code(resource.reference)} ({words.holds(resource, ink.code)}) {text}: {'; '.join(found)}")
+    return told
+
+
+def _short(found: Sequence[Loss], warned: Sequence[tuple[Resource, str]], ink: Markdown) -> str:
+    """Where there are too many objects for a line each."""
+    fates = {
+        "Lost, not permitted": [each for each in found if each.unpermitted],
+        "Lost, permitted": [each for each in found if each.fate is Fate.GONE and not each.unpermitted],
+        "Protected; the engine refuses": [each for each in found if each.fate is Fate.REFUSED],
+        "Let go, stays in the cluster": [each for each in found if each.fate is Fate.KEPT],
+    }
+    told = [
+        f"- **{fate}**: {_names([each.resource for each in losses], ink)}" for fate, losses in fates.items() if losses
+    ]
+    if warned:
+        told.append(f"- **Resized**: {_names([each for each, _ in warned], ink)}")
+    return "\n".join(told)
+
+
+def _names(concerned: Sequence[Resource], ink: Markdown) -> str:
+    named = ", ".join(ink.code(each.reference, 100) for each in concerned[:_NAMED])
+    return named + (f" and {len(concerned) - _NAMED} more" if len(concerned) > _NAMED else "")
+
+
+def _permission(found: Sequence[Loss], ink: Markdown) -> list[str]:
+    """The lines to write in the stack; one for a namespace covers what is in it."""
+    missing = [each.resource for each in found if each.unpermitted]
+    spaces = {each.name for each in missing if each.kind == "Namespace"}
+    lines = [each.reference for each in missing if each.kind == "Namespace" or each.namespace not in spaces]
+    if not lines:
+        return []
+    rest = f"\n  # and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+    block = ink.block(
+        f"{SETTING}:\n" + "\n".join(f"  - {each[:100]}" for each in lines[:_NAMED]) + rest, 20_000, "yaml"
+    )
+    return ["If it is meant to go, say so in this change, below `nanoclaw:settings` of the stack file:", block]
