@@ -31,6 +31,8 @@ SECRET = "1b47061264138c4ac30d75fd1eb44270"
 VARIABLES = {
     "NANOCLAW_RUNTIME_IMAGE": "localhost/nanoclaw-runtime:test",
     "NANOCLAW_AGENT_IMAGE": "localhost/nanoclaw-echo-agent:test",
+    "NANOCLAW_API_SERVER": "10.100.0.1",
+    "NANOCLAW_API_PORT": "6443",
 }
 
 

@@ -21,7 +21,8 @@ from tests.infra.recording import configuration, is_secret, manifests, record, s
 
 GOLDEN = Path(__file__).parent / "golden"
 STACKS = sorted(
-    path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in (recording.CHECKOUT / "stacks").iterdir()
+    path.name.removeprefix("Pulumi.").removesuffix(".yaml")
+    for path in (recording.CHECKOUT / "stacks").glob("Pulumi.*.yaml")
 )
 
 

@@ -127,11 +127,17 @@ def _engine_state(cluster: Cluster) -> Path:
 
 
 def _engine(binaries: EngineBinaries, cluster: Cluster, variables: dict[str, str]) -> Engine:
+    ours = {
+        "NANOCLAW_KUBECONFIG": str(cluster.kubeconfig),
+        # As pods get there: behind the Service `kubernetes`, the API server listens on the bridge.
+        "NANOCLAW_API_SERVER": cluster.instance.bridge_address,
+        "NANOCLAW_API_PORT": str(cluster.instance.api_port),
+    }
     return Engine(
         binaries,
         state=_engine_state(cluster),
         passphrase=os.environ.get("PULUMI_CONFIG_PASSPHRASE") or PASSPHRASE,
-        variables=variables | {"NANOCLAW_KUBECONFIG": str(cluster.kubeconfig)},
+        variables=variables | ours,
     )
 
 
