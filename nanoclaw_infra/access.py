@@ -6,8 +6,9 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.namespace import Namespace
+from nanoclaw_infra.settings.stack import StackSettings
+from nanoclaw_infra.settings.told import told
 from nanoclaw_runtime.contract import labels, names
-from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.contract.permissions import Rule, controller_rules
 
 
@@ -19,7 +20,7 @@ class Access(pulumi.ComponentResource):
     """The controller must not start before it has its rights."""
 
     def __init__(
-        self, name: str, runtime: ControllerConfig, namespace: Namespace, opts: pulumi.ResourceOptions | None = None
+        self, name: str, settings: StackSettings, namespace: Namespace, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("nanoclaw:access:Access", name, {}, opts)
         options = pulumi.ResourceOptions(parent=self, deleted_with=namespace.goes_with_it)
@@ -41,7 +42,10 @@ class Access(pulumi.ComponentResource):
             opts=options,
         )
         role = kubernetes.rbac.v1.Role(
-            names.CONTROLLER, metadata=ours, rules=[_rule(rule) for rule in controller_rules(runtime)], opts=options
+            names.CONTROLLER,
+            metadata=ours,
+            rules=[_rule(rule) for rule in controller_rules(told(settings))],
+            opts=options,
         )
         self.controller_account = account.metadata.name
         self.binding = kubernetes.rbac.v1.RoleBinding(

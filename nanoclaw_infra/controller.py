@@ -1,4 +1,4 @@
-"""The controller: its Deployment, what it is told, and the Service in front of its API.
+"""The controller: its Deployment or DaemonSet, what it is told, and the Service in front of its API.
 
 What a change does is decided by the kind of object: settings are an immutable ConfigMap with a
 generated name, so a change rolls the pod; groups, credentials and the API's token keep their names
@@ -9,34 +9,36 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import Final
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from nanoclaw_infra import workload
 from nanoclaw_infra.access import Access
 from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.settings import Stack
-from nanoclaw_infra.settings.told import told
+from nanoclaw_infra.settings.stack import StackSettings
+from nanoclaw_infra.settings.told import CONTROLLER_PRIORITY, priority_class, told
 from nanoclaw_runtime.contract import config, labels, layout, names
-from nanoclaw_runtime.contract.config import Platform, Resources
+from nanoclaw_runtime.contract.config import Pattern
 
-USER = 1000
-"""uid, gid and fsGroup on plain Kubernetes, where nobody else chooses them; the agents' image insists on it."""
-OPENSHIFT_SCC = {"openshift.io/required-scc": "restricted-v2"}
-"""Pinned, so that a constraint of higher priority cannot take the pod and give it another uid."""
-STOP_GRACE = 30
+STOP_GRACE: Final = 30
 """Seconds for the controller to finish its writes; sessions go on without it."""
-ROLL_OUT = "5m"
-"""Until the new controller is ready, image pull included."""
 
-_CREDENTIALS_VOLUME = "credentials"
-_SETTINGS_VOLUME = "settings"
-_TOKEN_VOLUME = "api-token"  # noqa: S105
-_SCRATCH_VOLUME = "tmp"
+_CREDENTIALS_VOLUME: Final = "credentials"
+_SETTINGS_VOLUME: Final = "settings"
+_TOKEN_VOLUME: Final = "api-token"  # noqa: S105
+_NODE_VOLUME: Final = "node"
+
+_OURS: Final = labels.component(labels.CONTROLLER)
 
 
 class Controller(pulumi.ComponentResource):
-    """One controller, replaced and never doubled: it alone writes the database and starts agents."""
+    """One controller, replaced and never doubled: it alone writes the database and starts agents.
+
+    With the pattern `nodelocal` there is one a node, each for the groups of its node.
+    """
 
     service: pulumi.Output[str]
     """Name of the Service."""
@@ -48,7 +50,7 @@ class Controller(pulumi.ComponentResource):
         *,
         namespace: Namespace,
         access: Access,
-        claims: Sequence[pulumi.Resource],
+        after: Sequence[pulumi.Resource],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("nanoclaw:controller:Controller", name, {}, opts)
@@ -57,9 +59,7 @@ class Controller(pulumi.ComponentResource):
 
         settings = kubernetes.core.v1.ConfigMap(
             "nanoclaw-settings",
-            metadata=kubernetes.meta.v1.ObjectMetaArgs(
-                namespace=namespace.name, labels=labels.component(labels.CONTROLLER)
-            ),
+            metadata=kubernetes.meta.v1.ObjectMetaArgs(namespace=namespace.name, labels=_OURS),
             immutable=True,
             data={names.SETTINGS_KEY: told(stack.settings).model_dump_json(by_alias=True, indent=2)},
             opts=self._options,
@@ -76,31 +76,15 @@ class Controller(pulumi.ComponentResource):
             string_data={names.API_TOKEN_KEY: stack.secrets.api_token or self._generated_token()},
             opts=self._options,
         )
-        credentials = self._credentials(stack)
-        kubernetes.apps.v1.Deployment(
-            names.CONTROLLER,
-            metadata=self._metadata(names.CONTROLLER),
-            spec=kubernetes.apps.v1.DeploymentSpecArgs(
-                replicas=1,
-                strategy=kubernetes.apps.v1.DeploymentStrategyArgs(type="Recreate"),
-                revision_history_limit=3,
-                selector=kubernetes.meta.v1.LabelSelectorArgs(match_labels=labels.component(labels.CONTROLLER)),
-                template=_pod(
-                    stack,
-                    account=access.controller_account,
-                    settings=settings.metadata.name,
-                    token=token.metadata.name,
-                    credentials=credentials,
-                ),
-            ),
-            opts=pulumi.ResourceOptions.merge(
-                self._options,
-                pulumi.ResourceOptions(
-                    depends_on=[access.binding, groups, *claims],
-                    custom_timeouts=pulumi.CustomTimeouts(create=ROLL_OUT, update=ROLL_OUT),
-                ),
-            ),
+        pod = _pod(
+            stack.settings,
+            account=access.controller_account,
+            settings_name=settings.metadata.name,
+            token=token.metadata.name,
+            credentials=self._credentials(stack),
         )
+        self._run(stack.settings, pod, [access.binding, groups, *after])
+        workload.disruption_budget(names.CONTROLLER, self._metadata(names.CONTROLLER), _OURS, self._options)
         service = kubernetes.core.v1.Service(
             names.CONTROLLER,
             metadata=self._metadata(
@@ -109,7 +93,7 @@ class Controller(pulumi.ComponentResource):
                 annotations={"pulumi.com/skipAwait": "true"},
             ),
             spec=kubernetes.core.v1.ServiceSpecArgs(
-                selector=labels.component(labels.CONTROLLER),
+                selector=_OURS,
                 ports=[
                     kubernetes.core.v1.ServicePortArgs(
                         name=names.API_PORT_NAME, port=names.API_PORT, target_port=names.API_PORT_NAME
@@ -123,10 +107,48 @@ class Controller(pulumi.ComponentResource):
 
     def _metadata(self, name: str, annotations: dict[str, str] | None = None) -> kubernetes.meta.v1.ObjectMetaArgs:
         return kubernetes.meta.v1.ObjectMetaArgs(
-            name=name,
-            namespace=self._namespace.name,
-            labels=labels.component(labels.CONTROLLER),
-            annotations=annotations,
+            name=name, namespace=self._namespace.name, labels=_OURS, annotations=annotations
+        )
+
+    def _run(
+        self,
+        settings: StackSettings,
+        pod: kubernetes.core.v1.PodTemplateSpecArgs,
+        after: Sequence[pulumi.Resource],
+    ) -> None:
+        """The object that keeps the pod running, where the pattern wants it."""
+        selector = kubernetes.meta.v1.LabelSelectorArgs(match_labels=_OURS)
+        options = pulumi.ResourceOptions.merge(
+            self._options,
+            pulumi.ResourceOptions(
+                depends_on=[*after],
+                custom_timeouts=pulumi.CustomTimeouts(create=workload.ROLL_OUT, update=workload.ROLL_OUT),
+            ),
+        )
+        if settings.runtime.pattern is Pattern.NODELOCAL:
+            kubernetes.apps.v1.DaemonSet(
+                names.CONTROLLER,
+                metadata=self._metadata(names.CONTROLLER),
+                spec=kubernetes.apps.v1.DaemonSetSpecArgs(
+                    selector=selector,
+                    template=pod,
+                    revision_history_limit=3,
+                    update_strategy=kubernetes.apps.v1.DaemonSetUpdateStrategyArgs(type="RollingUpdate"),
+                ),
+                opts=options,
+            )
+            return
+        kubernetes.apps.v1.Deployment(
+            names.CONTROLLER,
+            metadata=self._metadata(names.CONTROLLER),
+            spec=kubernetes.apps.v1.DeploymentSpecArgs(
+                replicas=1,
+                strategy=kubernetes.apps.v1.DeploymentStrategyArgs(type="Recreate"),
+                revision_history_limit=3,
+                selector=selector,
+                template=pod,
+            ),
+            opts=options,
         )
 
     def _generated_token(self) -> pulumi.Output[str]:
@@ -152,55 +174,50 @@ class Controller(pulumi.ComponentResource):
 
 
 def _pod(
-    stack: Stack,
+    settings: StackSettings,
+    *,
     account: pulumi.Input[str],
-    settings: pulumi.Input[str],
+    settings_name: pulumi.Input[str],
     token: pulumi.Input[str],
     credentials: pulumi.Input[str] | None,
 ) -> kubernetes.core.v1.PodTemplateSpecArgs:
-    openshift = stack.settings.runtime.platform is Platform.OPENSHIFT
+    scheduling = settings.controller.scheduling
+    priority = priority_class(settings, CONTROLLER_PRIORITY) if settings.priorities.enabled else None
+    volumes = [
+        workload.config_volume(_SETTINGS_VOLUME, settings_name),
+        workload.secret_volume(_TOKEN_VOLUME, token),
+        workload.scratch_volume(),
+        *_data_volumes(settings),
+    ]
+    if credentials is not None:
+        volumes.append(workload.secret_volume(_CREDENTIALS_VOLUME, credentials))
     return kubernetes.core.v1.PodTemplateSpecArgs(
-        metadata=kubernetes.meta.v1.ObjectMetaArgs(
-            labels=labels.component(labels.CONTROLLER), annotations=OPENSHIFT_SCC if openshift else None
-        ),
+        metadata=kubernetes.meta.v1.ObjectMetaArgs(labels=_OURS, annotations=workload.pod_annotations(settings)),
         spec=kubernetes.core.v1.PodSpecArgs(
             service_account_name=account,
             automount_service_account_token=True,
             enable_service_links=False,  # a variable for every Service of the namespace tells nobody anything
             termination_grace_period_seconds=STOP_GRACE,
-            security_context=_pod_security(openshift=openshift),
-            containers=[_container(stack, with_credentials=credentials is not None)],
-            volumes=_volumes(stack, settings=settings, token=token, credentials=credentials),
+            security_context=workload.pod_security(settings),
+            node_selector=scheduling.node_selector or None,
+            tolerations=workload.tolerations(scheduling),
+            runtime_class_name=scheduling.runtime_class,
+            priority_class_name=scheduling.priority_class or priority,
+            image_pull_secrets=workload.pull_secrets(scheduling),
+            containers=[_container(settings, with_credentials=credentials is not None)],
+            volumes=volumes,
         ),
     )
 
 
-def _pod_security(*, openshift: bool) -> kubernetes.core.v1.PodSecurityContextArgs:
-    profile = kubernetes.core.v1.SeccompProfileArgs(type="RuntimeDefault")
-    if openshift:
-        return kubernetes.core.v1.PodSecurityContextArgs(run_as_non_root=True, seccomp_profile=profile)
-    return kubernetes.core.v1.PodSecurityContextArgs(
-        run_as_non_root=True,
-        run_as_user=USER,
-        run_as_group=USER,
-        fs_group=USER,
-        fs_group_change_policy="OnRootMismatch",  # walking every file of every group would delay each start
-        seccomp_profile=profile,
-    )
-
-
-def _container(stack: Stack, *, with_credentials: bool) -> kubernetes.core.v1.ContainerArgs:
-    controller, runtime = stack.settings.controller, stack.settings.runtime
-    folders = [group.folder for group in stack.settings.groups.groups]
+def _container(settings: StackSettings, *, with_credentials: bool) -> kubernetes.core.v1.ContainerArgs:
+    controller = settings.controller
     environment = {
         config.ENV_CONFIG_DIR: config.CONFIG_DIR,
         config.ENV_API_TOKEN_DIR: config.API_TOKEN_DIR,
         config.ENV_TREE: str(layout.TREE),
     }
-    mounts = {
-        _SETTINGS_VOLUME: config.CONFIG_DIR,
-        _TOKEN_VOLUME: config.API_TOKEN_DIR,
-    }
+    mounts = {_SETTINGS_VOLUME: config.CONFIG_DIR, _TOKEN_VOLUME: config.API_TOKEN_DIR}
     if with_credentials:
         environment[config.ENV_CREDENTIALS_DIR] = config.CREDENTIALS_DIR
         mounts[_CREDENTIALS_VOLUME] = config.CREDENTIALS_DIR
@@ -218,76 +235,35 @@ def _container(stack: Stack, *, with_credentials: bool) -> kubernetes.core.v1.Co
             ),
         ],
         ports=[kubernetes.core.v1.ContainerPortArgs(name=names.API_PORT_NAME, container_port=names.API_PORT)],
-        startup_probe=_probe("/healthz", period=1, failures=120),
-        liveness_probe=_probe("/healthz", period=20, failures=3),
-        readiness_probe=_probe("/readyz", period=2, failures=3),
-        resources=_resources(controller.resources),
-        security_context=kubernetes.core.v1.SecurityContextArgs(
-            allow_privilege_escalation=False,
-            read_only_root_filesystem=True,
-            capabilities=kubernetes.core.v1.CapabilitiesArgs(drop=["ALL"]),
-        ),
+        startup_probe=workload.probe("/healthz", names.API_PORT_NAME, period=1, failures=120),
+        liveness_probe=workload.probe("/healthz", names.API_PORT_NAME, period=20, failures=3),
+        readiness_probe=workload.probe("/readyz", names.API_PORT_NAME, period=2, failures=3),
+        resources=workload.resources(controller.resources),
+        security_context=workload.container_security(),
         volume_mounts=[
-            *(
-                kubernetes.core.v1.VolumeMountArgs(name=volume, mount_path=path, read_only=True)
-                for volume, path in mounts.items()
-            ),
-            kubernetes.core.v1.VolumeMountArgs(name=_SCRATCH_VOLUME, mount_path="/tmp"),  # noqa: S108
-            *(
-                kubernetes.core.v1.VolumeMountArgs(
-                    name=mount.claim, mount_path=mount.path, sub_path=mount.sub_path, read_only=mount.read_only or None
-                )
-                for mount in layout.controller_mounts(runtime.layout, folders)
-            ),
+            *(workload.read_only(volume, path) for volume, path in mounts.items()),
+            workload.scratch_mount(),
+            *_data_mounts(settings),
         ],
     )
 
 
-def _probe(path: str, *, period: int, failures: int) -> kubernetes.core.v1.ProbeArgs:
-    """An HTTP probe of the API's port; `period` in seconds."""
-    return kubernetes.core.v1.ProbeArgs(
-        http_get=kubernetes.core.v1.HTTPGetActionArgs(path=path, port=names.API_PORT_NAME),
-        period_seconds=period,
-        timeout_seconds=5,
-        failure_threshold=failures,
-    )
+def _tree(settings: StackSettings) -> tuple[layout.Mount, ...]:
+    folders = [group.folder for group in settings.groups.groups]
+    return layout.controller_mounts(settings.runtime.layout, folders)
 
 
-def _resources(resources: Resources) -> kubernetes.core.v1.ResourceRequirementsArgs:
-    return kubernetes.core.v1.ResourceRequirementsArgs(
-        requests={"cpu": resources.cpu_request, "memory": resources.memory_request},
-        limits={"cpu": resources.cpu_limit, "memory": resources.memory_limit},
-    )
+def _data_mounts(settings: StackSettings) -> list[kubernetes.core.v1.VolumeMountArgs]:
+    if settings.runtime.pattern is Pattern.NODELOCAL:
+        return [kubernetes.core.v1.VolumeMountArgs(name=_NODE_VOLUME, mount_path=str(layout.TREE))]
+    return [workload.mount(each) for each in _tree(settings)]
 
 
-def _volumes(
-    stack: Stack, settings: pulumi.Input[str], token: pulumi.Input[str], credentials: pulumi.Input[str] | None
-) -> list[kubernetes.core.v1.VolumeArgs]:
-    folders = [group.folder for group in stack.settings.groups.groups]
-    mounted = {mount.claim for mount in layout.controller_mounts(stack.settings.runtime.layout, folders)}
-    volumes = [
-        kubernetes.core.v1.VolumeArgs(
-            name=_SETTINGS_VOLUME, config_map=kubernetes.core.v1.ConfigMapVolumeSourceArgs(name=settings)
-        ),
-        _secret_volume(_TOKEN_VOLUME, token),
-        kubernetes.core.v1.VolumeArgs(name=_SCRATCH_VOLUME, empty_dir=kubernetes.core.v1.EmptyDirVolumeSourceArgs()),
-    ]
-    if credentials is not None:
-        volumes.append(_secret_volume(_CREDENTIALS_VOLUME, credentials))
-    return volumes + [
-        kubernetes.core.v1.VolumeArgs(
-            name=claim,
-            persistent_volume_claim=kubernetes.core.v1.PersistentVolumeClaimVolumeSourceArgs(claim_name=claim),
+def _data_volumes(settings: StackSettings) -> list[kubernetes.core.v1.VolumeArgs]:
+    if settings.runtime.pattern is Pattern.NODELOCAL:
+        folder = kubernetes.core.v1.HostPathVolumeSourceArgs(
+            path=settings.runtime.node_root,
+            type="Directory",  # made by whoever runs the nodes, and theirs to own: a kubelet would make it root's
         )
-        for claim in sorted(mounted)
-    ]
-
-
-def _secret_volume(name: str, secret: pulumi.Input[str]) -> kubernetes.core.v1.VolumeArgs:
-    return kubernetes.core.v1.VolumeArgs(
-        name=name,
-        secret=kubernetes.core.v1.SecretVolumeSourceArgs(
-            secret_name=secret,
-            default_mode=0o440,  # the pod's group reads it
-        ),
-    )
+        return [kubernetes.core.v1.VolumeArgs(name=_NODE_VOLUME, host_path=folder)]
+    return [workload.claim_volume(claim) for claim in sorted({each.claim for each in _tree(settings)})]

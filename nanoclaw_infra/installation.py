@@ -11,8 +11,11 @@ import pulumi_kubernetes as kubernetes
 from nanoclaw_infra.access import Access
 from nanoclaw_infra.controller import Controller
 from nanoclaw_infra.namespace import Namespace
+from nanoclaw_infra.network import Network
+from nanoclaw_infra.priorities import Priorities
 from nanoclaw_infra.settings import Stack
 from nanoclaw_infra.settings.place import ClusterSettings
+from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_infra.storage import GroupClaims, InstallationClaims
 from nanoclaw_runtime.contract import names
 
@@ -34,11 +37,18 @@ class Installation(pulumi.ComponentResource):
         )
         ours = pulumi.ResourceOptions(parent=self)
         namespace = Namespace(name, settings, opts=ours)
-        access = Access(name, settings.runtime, namespace, opts=ours)
-        installation_claims = InstallationClaims(name, settings, namespace, opts=ours)
-        group_claims = [GroupClaims(group, settings, namespace, opts=ours) for group in settings.groups.groups]
-        claims = [*installation_claims.claims, *(claim for group in group_claims for claim in group.claims)]
-        controller = Controller(name, stack, namespace=namespace, access=access, claims=claims, opts=ours)
+        priorities = Priorities(name, settings, opts=ours)
+        access = Access(name, settings, namespace, opts=ours)
+        network = Network(name, settings, namespace, opts=ours)
+        claims = _claims(name, settings, namespace, opts=ours)
+        controller = Controller(
+            name,
+            stack,
+            namespace=namespace,
+            access=access,
+            after=[*namespace.bounds, *priorities.classes, *network.policies, *claims],
+            opts=ours,
+        )
 
         folders = [group.folder for group in settings.groups.groups]
         first = names.MAIN_FOLDER if names.MAIN_FOLDER in folders else next(iter(folders), "GROUP")
@@ -48,6 +58,17 @@ class Installation(pulumi.ComponentResource):
             "send": namespace.name.apply(lambda namespace: _send(settings.cluster, namespace, first)),
         }
         self.register_outputs(dict(self.outputs))
+
+
+def _claims(
+    name: str, settings: StackSettings, namespace: Namespace, opts: pulumi.ResourceOptions
+) -> list[pulumi.Resource]:
+    """Every claim that is declared; those of a group are one component, so that a preview shows them together."""
+    components: list[InstallationClaims | GroupClaims] = [InstallationClaims(name, settings, namespace, opts=opts)]
+    if settings.runtime.pattern.has_claims:
+        folders = [*(group.folder for group in settings.groups.groups), *settings.storage.keep]
+        components += [GroupClaims(folder, settings, namespace, opts=opts) for folder in folders]
+    return [claim for component in components for claim in component.claims]
 
 
 def _provider(cluster: ClusterSettings) -> kubernetes.Provider:

@@ -1,4 +1,4 @@
-"""The claims, as the contract lists them; which StorageClass serves them is the cluster's business.
+"""The claims, as the contract lists them, and the StorageClass behind them where the stack makes one.
 
 Every claim is declared and not awaited: one of a WaitForFirstConsumer class binds only when its
 first pod comes, and the provider's own waiting gets that wrong. The Deployment that mounts the
@@ -14,9 +14,11 @@ import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.settings.stack import StackSettings
-from nanoclaw_runtime.contract import claims, names
-from nanoclaw_runtime.contract.claims import Claim, Purpose
-from nanoclaw_runtime.contract.config import GroupSpec
+from nanoclaw_infra.settings.storage import StorageClassSettings
+from nanoclaw_runtime.contract import claims, labels, names
+from nanoclaw_runtime.contract.claims import Claim
+
+_CLAIM = "PersistentVolumeClaim"
 
 
 class InstallationClaims(pulumi.ComponentResource):
@@ -28,8 +30,10 @@ class InstallationClaims(pulumi.ComponentResource):
         self, name: str, settings: StackSettings, namespace: Namespace, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("nanoclaw:storage:InstallationClaims", name, {}, opts)
-        wanted = claims.installation_claims(settings.runtime.layout)
-        self.claims = _declare(wanted, settings, namespace, parent=self)
+        if settings.storage.make_class is not None:
+            _storage_class(settings.storage.make_class, pulumi.ResourceOptions(parent=self))
+        wanted = claims.installation_claims(settings.runtime.layout) if settings.runtime.pattern.has_claims else ()
+        self.claims = declare(wanted, settings, namespace, parent=self)
         self.register_outputs({})
 
 
@@ -40,20 +44,21 @@ class GroupClaims(pulumi.ComponentResource):
 
     def __init__(
         self,
-        group: GroupSpec,
+        folder: str,
         settings: StackSettings,
         namespace: Namespace,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("nanoclaw:storage:GroupClaims", names.slug(group.folder), {}, opts)
-        wanted = claims.group_claims(settings.runtime.layout, group.folder)
-        self.claims = _declare(wanted, settings, namespace, parent=self)
+        super().__init__("nanoclaw:storage:GroupClaims", names.slug(folder), {}, opts)
+        wanted = claims.group_claims(settings.runtime.layout, folder)
+        self.claims = declare(wanted, settings, namespace, parent=self)
         self.register_outputs({})
 
 
-def _declare(
+def declare(
     wanted: Iterable[Claim], settings: StackSettings, namespace: Namespace, parent: pulumi.Resource
 ) -> list[kubernetes.core.v1.PersistentVolumeClaim]:
+    """These claims, as children of `parent`; those the stack adopts are imported and left as they are."""
     return [
         kubernetes.core.v1.PersistentVolumeClaim(
             claim.name,
@@ -64,22 +69,51 @@ def _declare(
                 annotations={"pulumi.com/skipAwait": "true"} | claims.claim_annotations(claim),
             ),
             spec=_spec(claim, settings),
-            opts=pulumi.ResourceOptions(
-                parent=parent,
-                deleted_with=namespace.goes_with_it,
-                protect=settings.protect_data and claim.precious,
-                retain_on_delete=settings.protect_data and claim.precious,
-            ),
+            opts=pulumi.ResourceOptions.merge(_kept(claim, settings, namespace, parent), _adopted(claim, settings)),
         )
         for claim in wanted
     ]
 
 
+def _kept(
+    claim: Claim, settings: StackSettings, namespace: Namespace, parent: pulumi.Resource
+) -> pulumi.ResourceOptions:
+    keep = claim.precious and settings.protects(_CLAIM, claim.name)
+    return pulumi.ResourceOptions(
+        parent=parent, deleted_with=namespace.goes_with_it, protect=keep, retain_on_delete=keep
+    )
+
+
+def _adopted(claim: Claim, settings: StackSettings) -> pulumi.ResourceOptions | None:
+    """A claim of somebody else's making rarely says what we would: nothing of it is changed while it is adopted."""
+    if claim.name not in settings.storage.adopt:
+        return None
+    return pulumi.ResourceOptions(
+        import_=f"{settings.namespace.name}/{claim.name}",
+        ignore_changes=["metadata", "spec"],
+    )
+
+
 def _spec(claim: Claim, settings: StackSettings) -> kubernetes.core.v1.PersistentVolumeClaimSpecArgs:
     storage = settings.storage
-    database = claim.purpose is Purpose.STORE
     return kubernetes.core.v1.PersistentVolumeClaimSpecArgs(
-        access_modes=["ReadWriteOnce" if database else storage.access_mode],
-        storage_class_name=(database and storage.database_storage_class) or storage.storage_class,
-        resources=kubernetes.core.v1.VolumeResourceRequirementsArgs(requests={"storage": storage.size(claim.purpose)}),
+        access_modes=[storage.mode(claim.purpose)],
+        storage_class_name=storage.class_of(claim.purpose),
+        resources=kubernetes.core.v1.VolumeResourceRequirementsArgs(
+            requests={"storage": storage.size(claim.purpose, claim.folder)}
+        ),
+    )
+
+
+def _storage_class(made: StorageClassSettings, opts: pulumi.ResourceOptions) -> None:
+    kubernetes.storage.v1.StorageClass(
+        made.name,
+        metadata=kubernetes.meta.v1.ObjectMetaArgs(name=made.name, labels=labels.component(labels.STORAGE)),
+        provisioner=made.provisioner,
+        parameters=made.parameters or None,
+        mount_options=[*made.mount_options] or None,
+        reclaim_policy=made.reclaim_policy,
+        volume_binding_mode=made.binding,
+        allow_volume_expansion=made.expandable,
+        opts=opts,
     )

@@ -11,6 +11,11 @@ from nanoclaw_infra.settings.base import Settings
 
 ANTHROPIC: Final = ("160.79.104.0/23", "2607:6bc0::/48")
 """Where api.anthropic.com answers, as Anthropic publishes it under the name of its API's IP addresses (inbound)."""
+TELEGRAM: Final = ("149.154.160.0/20", "91.108.4.0/22", "2001:67c:4e8::/48")
+"""Where Telegram's Bot API answers, as Telegram publishes its ranges."""
+METADATA: Final = ("169.254.169.254/32", "fd00:ec2::254/128")
+"""Where clouds hand out a node's credentials to whoever asks."""
+HTTPS: Final = (443,)
 
 
 def _valid_cidr(text: str) -> str:
@@ -35,7 +40,7 @@ class Peer(Settings):
     """Labels of a namespace, `{}` for all; of its pods those that `pods` selects."""
     pods: dict[str, str] | None = None
     """Labels of pods, in the installation's own namespace unless `namespace` names another."""
-    ports: tuple[Port, ...] = Field(default=(443,), min_length=1)
+    ports: tuple[Port, ...] = Field(default=HTTPS, min_length=1)
     """TCP ports of the pods or hosts themselves, not of a Service in front of them."""
 
     @model_validator(mode="after")
@@ -45,7 +50,34 @@ class Peer(Settings):
             raise ValueError("a peer is a `cidr`, or `namespace` and `pods`; write one of the two kinds")
         if self.except_ and self.cidr is None:
             raise ValueError("`except` takes away from a `cidr`; name that too, or remove it")
+        for part in self.except_:
+            if not _within(part, self.cidr or ""):
+                raise ValueError(f"`except` has {part!r}, which is no part of {self.cidr!r}; remove it")
         return self
+
+    def opens(self, address: str) -> bool:
+        """Whether it lets through to this address or range outside the cluster, or to a part of it."""
+        if self.cidr is None or not _overlap(address, self.cidr):
+            return False
+        return not any(_within(address, part) for part in self.except_)
+
+    @property
+    def is_everywhere(self) -> bool:
+        return self.cidr is not None and ipaddress.ip_network(self.cidr).prefixlen == 0
+
+
+def _within(part: str, whole: str) -> bool:
+    inner, outer = ipaddress.ip_network(part), ipaddress.ip_network(whole)
+    if isinstance(inner, ipaddress.IPv4Network) and isinstance(outer, ipaddress.IPv4Network):
+        return inner.subnet_of(outer)
+    if isinstance(inner, ipaddress.IPv6Network) and isinstance(outer, ipaddress.IPv6Network):
+        return inner.subnet_of(outer)
+    return False
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = ipaddress.ip_network(one), ipaddress.ip_network(other)
+    return first.version == second.version and first.overlaps(second)
 
 
 class ApiServer(Settings):

@@ -11,8 +11,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from nanoclaw_infra.settings.mounts import mount_problems
+from nanoclaw_infra.settings.network import METADATA
 from nanoclaw_infra.settings.storage import ONE_POD, only_one_node
-from nanoclaw_runtime.contract import claims, quantities
+from nanoclaw_runtime.contract import claims, quantities, wire
 from nanoclaw_runtime.contract.claims import Claim, Layout
 from nanoclaw_runtime.contract.config import RESTRICTED_SCC, Pattern, Placement, Platform
 
@@ -153,6 +154,33 @@ def _quota(settings: StackSettings) -> Iterator[str]:
             )
 
 
+def _reach(settings: StackSettings) -> Iterator[str]:
+    """What agents must never reach, and what nobody would reach."""
+    network, gateway, telegram = settings.network, settings.gateway, settings.runtime.channels.telegram
+    if not network.enabled:
+        return
+    forbidden: dict[str, tuple[str, ...]] = {"the cloud's metadata": METADATA}
+    if network.api_server is not None:
+        forbidden["the API server"] = network.api_server.cidrs
+    for position, peer in enumerate(network.agents or ()):
+        for what, addresses in forbidden.items():
+            if opened := [address for address in addresses if peer.opens(address)]:
+                yield (
+                    f"{_SETTINGS}.network.agents[{position}] opens {peer.cidr!r} to agents, and with it {what} at "
+                    f"{opened[0]!r}; add that to `except`"
+                )
+    if gateway.enabled and network.gateway is None and gateway.serves.upstream != f"https://{wire.MODEL_HOST}":
+        yield (
+            f"{_SETTINGS}.gateway.serves.upstream is {gateway.serves.upstream!r}, and nothing lets the gateway reach "
+            "it; say where it is in network.gateway"
+        )
+    if telegram is not None and not telegram.has_default_url and not network.controller:
+        yield (
+            f"{_SETTINGS}.runtime.channels.telegram.apiUrl is {telegram.api_url!r}, and nothing lets the controller "
+            "reach it; say where it is in network.controller"
+        )
+
+
 def _gateway(settings: StackSettings) -> Iterator[str]:
     declared = {group.folder for group in settings.groups.groups}
     unknown = sorted(settings.gateway.serves.group_limits.keys() - declared)
@@ -173,6 +201,7 @@ RULES: Final[tuple[Callable[[StackSettings], Iterator[str]], ...]] = (
     _placement,
     _constraints,
     _quota,
+    _reach,
     _gateway,
 )
 """In the order their sentences are told."""

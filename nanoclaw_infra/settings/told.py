@@ -20,11 +20,16 @@ def told(settings: StackSettings) -> ControllerConfig:
         update={
             "agent": settings.runtime.agent.model_copy(update={"scheduling": scheduling}),
             "scc": settings.openshift.scc,
-            "closed_network": settings.network.enabled,
+            "closed_network": _is_closed(settings),
             "gateway": settings.gateway.enabled,
             "registration_storage": _registration_storage(settings),
         }
     )
+
+
+def _is_closed(settings: StackSettings) -> bool:
+    """Whether agents reach so little that they should not try anything else."""
+    return settings.network.enabled and not any(peer.is_everywhere for peer in settings.network.agents or ())
 
 
 def priority_class(settings: StackSettings, role: str) -> str:

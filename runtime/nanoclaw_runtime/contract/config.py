@@ -304,6 +304,10 @@ class TelegramSettings(ContractModel):
     api_url: str = Field(default="https://api.telegram.org", pattern=r"^https?://\S+$")
     """Base address of the Bot API; another one for a server of your own."""
 
+    @property
+    def has_default_url(self) -> bool:
+        return self == TelegramSettings()
+
 
 class ChannelSettings(ContractModel):
     """Chat networks besides HTTP, which is always there."""
