@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from nanoclaw_runtime.contract.config import Resources, Scheduling
 from nanoclaw_runtime.contract.quantities import Quantity
 
-_IMAGE: Final = re.compile(
-    r"(?P<name>[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+|[a-z0-9._-]+)(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
-)
+_NAME: Final = r"([a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+|[a-z0-9._-]+)"
+_TAG, _DIGEST = r":[\w][\w.-]{0,127}", r"@sha256:[0-9a-f]{64}"
+_REFERENCE: Final = re.compile(rf"{_NAME}(?P<tag>{_TAG})?(?P<digest>{_DIGEST})?")
+IMAGE_PATTERN: Final = rf"^{_NAME}({_TAG}|{_DIGEST})$"
+"""An image reference with a tag or a digest, exactly one."""
 
 
 class Settings(BaseModel):
@@ -26,7 +28,7 @@ class Settings(BaseModel):
 
 def valid_image(reference: str) -> str:
     """`reference`, when it names an image and one version of it. Raises ValueError."""
-    match = _IMAGE.fullmatch(reference)
+    match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise ValueError(f"{reference!r} is no image reference; write one like 'registry.example/nanoclaw/agent:1.2'")
     if bool(match["tag"]) == bool(match["digest"]):
@@ -34,7 +36,7 @@ def valid_image(reference: str) -> str:
     return reference
 
 
-Image = Annotated[str, AfterValidator(valid_image)]
+Image = Annotated[str, AfterValidator(valid_image), Field(json_schema_extra={"pattern": IMAGE_PATTERN})]
 """An image reference with a tag or a digest, exactly one: with none the node decides, with both one of them lies."""
 
 
@@ -61,4 +63,5 @@ class ControllerSettings(Workload):
     image: Image
     """Reference of the runtime's image: the controller, and the model gateway."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When a node asks the registry again."""
     resources: ControllerResources = ControllerResources()

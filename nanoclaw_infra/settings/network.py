@@ -25,7 +25,9 @@ def _valid_cidr(text: str) -> str:
         raise ValueError(f"{text!r} is no range of addresses ({problem}); write one like '10.0.0.0/24'") from None
 
 
-Cidr = Annotated[str, AfterValidator(_valid_cidr)]
+CIDR_PATTERN: Final = r"^[0-9A-Fa-f.:]+(/\d{1,3})?$"
+"""As much of it as a pattern can say."""
+Cidr = Annotated[str, AfterValidator(_valid_cidr), Field(json_schema_extra={"pattern": CIDR_PATTERN})]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -86,6 +88,7 @@ class ApiServer(Settings):
     cidrs: tuple[Cidr, ...] = Field(min_length=1)
     """Its addresses: `kubectl get endpoints kubernetes`."""
     ports: tuple[Port, ...] = (6443,)
+    """TCP ports it listens on."""
 
 
 class NetworkSettings(Settings):

@@ -29,7 +29,9 @@ class ContainerLimits(Settings):
     """What a container of the namespace gets when it asks for nothing, and the most it may ask for."""
 
     default_cpu: Quantity = "500m"
+    """Limit of a container that names none."""
     default_memory: Quantity = "512Mi"
+    """Limit of a container that names none."""
     max_cpu: Quantity | None = None
     """No bound when it is left out."""
     max_memory: Quantity | None = None
@@ -40,6 +42,7 @@ class NamespaceSettings(Settings):
     """Where the installation lives. Everything of it, agents included, is in one namespace."""
 
     name: str = "nanoclaw"
+    """A namespace of its own; never one of the cluster."""
     create: bool = True
     """Whether the stack makes the namespace; False when somebody else hands out namespaces."""
     quota: Annotated[dict[str, str], AfterValidator(_valid_hard)] = Field(default_factory=dict)

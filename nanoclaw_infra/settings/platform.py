@@ -23,9 +23,11 @@ class PrioritySettings(Settings):
     """PriorityClasses of the stack's own; cluster-wide objects, named for the namespace."""
 
     enabled: bool = False
+    """Whether the stack makes them, for the controller and for the agents."""
     controller: int = Field(default=100_000, ge=0, le=1_000_000_000)
     """Above the agents: a full cluster gives up an agent before it gives up the controller."""
     agents: int = Field(default=1_000, ge=-1_000_000_000, le=1_000_000_000)
+    """Of the agents' pods; other workloads of the cluster have 0 unless somebody said otherwise."""
 
 
 class GuardrailSettings(Settings):
@@ -35,6 +37,7 @@ class GuardrailSettings(Settings):
     """
 
     enabled: bool = False
+    """Whether the stack makes the policy."""
     failure_action: Literal["Deny", "Warn", "Audit"] = "Deny"
     """`Warn` and `Audit` let everything pass and tell, to try the policy first."""
 
@@ -43,6 +46,7 @@ class MonitoringSettings(Settings):
     """Objects for the Prometheus operator and Grafana. Their custom resources must be installed."""
 
     enabled: bool = False
+    """Whether the stack makes them."""
     labels: dict[str, str] = Field(default_factory=dict)
     """On ServiceMonitor and PrometheusRule, where a Prometheus selects by labels: `{release: prometheus}`."""
     dashboard: bool = True
@@ -68,6 +72,7 @@ class ExternalSecretSettings(Settings):
     store: ObjectName
     """Name of the SecretStore or ClusterSecretStore."""
     store_kind: Literal["SecretStore", "ClusterSecretStore"] = "SecretStore"
+    """Whether the store is of the namespace or of the cluster."""
     refresh: str = Field(default="1h", pattern=r"^\d+[smh]$")
     """How often the operator looks, as `30m`."""
     data: dict[str, ExternalKey] = Field(min_length=1)

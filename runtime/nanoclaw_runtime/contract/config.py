@@ -123,10 +123,13 @@ class Resources(ContractModel):
     """Requests and limits of a container, as Kubernetes quantities; the defaults suit an agent."""
 
     cpu_request: Quantity = "250m"
+    """What the scheduler keeps free for it; as `500m`."""
     memory_request: Quantity = "256Mi"
+    """What the scheduler keeps free for it; as `512Mi`."""
     cpu_limit: Quantity = "1"
     """Below one CPU the agent's start-up compile takes 19 s instead of 5."""
     memory_limit: Quantity = "1Gi"
+    """Above it the container is killed."""
 
     @model_validator(mode="after")
     def _requests_within_limits(self) -> Self:
@@ -156,6 +159,7 @@ class AdditionalMount(ContractModel):
     sub_path: str | None = Field(default=None, max_length=1024)
     """Folder of the claim."""
     readonly: bool = True
+    """Whether agents may only read it; only what the allowlist opens can be written."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -172,6 +176,7 @@ class ContainerConfig(ContractModel):
     """What a group's agents have beyond the others; NanoClaw's `containerConfig`."""
 
     additional_mounts: tuple[AdditionalMount, ...] = Field(default=(), max_length=64)
+    """Folders, claims and ConfigMaps its agents see below /workspace/extra; `mountAllowlist` has to allow each."""
     timeout: float | None = Field(default=None, gt=0)
     """Seconds; the group's own `sessionTimeout`."""
 
@@ -180,13 +185,17 @@ class GroupSpec(ContractModel):
     """A chat group with an agent of its own."""
 
     folder: Folder
+    """NanoClaw's folder of the group, and part of the names of its claims and Jobs; `main` is the owner's own."""
     name: str = Field(min_length=1, max_length=200)
+    """The group's name, for people."""
     jid: str = Field(default="", max_length=255)
     """The chat's address at its network; `http:<folder>` when it is left out."""
     requires_trigger: bool = True
     """Whether only messages that begin with `@<assistant name>` are answered; main answers everything."""
     priority: Priority = Priority.NORMAL
+    """Who goes first when groups wait for a place."""
     container_config: ContainerConfig = ContainerConfig()
+    """What its agents have beyond the others."""
 
     @model_validator(mode="after")
     def _default_jid(self) -> Self:
@@ -205,7 +214,9 @@ class Toleration(ContractModel):
     key: str | None = Field(default=None, min_length=1, max_length=317)
     """Every taint when it is left out."""
     operator: Literal["Equal", "Exists"] = "Equal"
+    """`Exists` takes the key with any value."""
     value: str | None = None
+    """The taint's value, for `Equal`."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Every effect when it is left out."""
     toleration_seconds: int | None = Field(default=None, ge=0)
@@ -228,6 +239,7 @@ class Scheduling(ContractModel):
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels a node must have."""
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=64)
+    """Taints of nodes that the pods put up with."""
     runtime_class: ObjectName | None = None
     """RuntimeClass of the pods, such as one of gVisor or Kata Containers."""
     priority_class: ObjectName | None = None
@@ -240,9 +252,13 @@ class AgentSettings(ContractModel):
     """The agents' image and what each of its sessions may use."""
 
     image: str = Field(min_length=1)
+    """Reference of NanoClaw's agent image, with a tag or a digest."""
     image_pull_policy: str = Field(default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
+    """When a node asks the registry again."""
     resources: Resources = Resources()
+    """Of each session."""
     scheduling: Scheduling = Scheduling()
+    """Nodes, tolerations, runtime class, priority and pull secrets of the pods."""
     env: Annotated[dict[str, str], AfterValidator(_valid_env)] = Field(default_factory=dict)
     """Plain settings for every agent container. Secrets do not belong here: they go over stdin."""
 
@@ -251,7 +267,9 @@ class AllowedSource(ContractModel):
     """A claim or ConfigMap that groups may mount; never one of the installation itself."""
 
     name: str = Field(min_length=1, max_length=253)
+    """Its name in the namespace."""
     allow_read_write: bool = False
+    """Whether mounts of it may be written to; never for a ConfigMap."""
 
     @field_validator("name")
     @classmethod
@@ -267,8 +285,11 @@ class AllowedRoot(ContractModel):
     """A folder of the host below which groups may mount."""
 
     path: str = Field(min_length=1, max_length=4096)
+    """The folder; `~` is expanded on a Docker host."""
     allow_read_write: bool = False
+    """Whether mounts below it may be written to."""
     description: str = ""
+    """For people; nothing reads it."""
 
 
 class MountAllowlist(ContractModel):
@@ -278,12 +299,15 @@ class MountAllowlist(ContractModel):
     """
 
     allowed_roots: tuple[AllowedRoot, ...] = ()
+    """Folders of the host, or with `hostPathsOnNodes` of the nodes."""
     blocked_patterns: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Refused wherever one is part of a path, besides those that always are."""
     non_main_read_only: bool = True
     """Whether groups other than main get everything read-only."""
     claims: tuple[AllowedSource, ...] = ()
+    """PersistentVolumeClaims of the namespace."""
     config_maps: tuple[AllowedSource, ...] = ()
+    """ConfigMaps of the namespace."""
     host_paths_on_nodes: bool = False
     """Whether agents on a cluster may mount folders of their node, where Pod Security permits it.
 
@@ -313,6 +337,7 @@ class ChannelSettings(ContractModel):
     """Chat networks besides HTTP, which is always there."""
 
     telegram: TelegramSettings | None = None
+    """`{}` switches it on; it is off when left out."""
 
 
 class RegistrationStorage(ContractModel):
@@ -323,28 +348,34 @@ class RegistrationStorage(ContractModel):
     access_modes: dict[Purpose, str]
     """Of each claim a group has."""
     sizes: dict[Purpose, Quantity]
+    """Of each claim a group has."""
 
 
 class ControllerConfig(ContractModel):
     """Everything the controller is told by the stack except groups and secrets."""
 
     pattern: Pattern = Pattern.JOB
+    """Where agents run."""
     platform: Platform = Platform.KUBERNETES
     layout: Layout = Layout.PER_TYPE
     agent: AgentSettings
+    """The agents' image and what each of its sessions may use."""
     placement: Placement = Placement.ANYWHERE
     """Where agents' pods may run: `controller-node` where their claims are ReadWriteOnce."""
     node_root: str = Field(default="/var/lib/nanoclaw", pattern=r"^/[^\s]*[^\s/]$")
     """Folder of each node below which groups keep their data, with the pattern `nodelocal`."""
     assistant_name: str = Field(default="Andy", min_length=1, max_length=60)
+    """What the agents are called: groups with a trigger answer to `@Andy`."""
     timezone: TimeZone = "UTC"
+    """Of scheduled tasks and of what agents are told about the time; an IANA name."""
     max_concurrent_sessions: int = Field(default=5, ge=1, le=10_000)
+    """Agents that run at the same time; other groups wait for a place."""
     idle_timeout: float = Field(default=1800, gt=0)
     """Seconds without a new answer after which a session is asked to end."""
     idle_protection: float = Field(default=60, ge=0)
     """Seconds an idle session keeps its place although another group waits for one."""
     session_timeout: float = Field(default=1800, gt=0)
-    """Seconds of silence after which a session is stopped, never less than `idle_timeout` + 30."""
+    """Seconds of silence after which a session is stopped, never less than `idleTimeout` + 30."""
     start_timeout: float = Field(default=120, gt=0)
     """Seconds from creating a session's Job to its agent having the input."""
     close_grace: float = Field(default=20, gt=0)
@@ -358,7 +389,9 @@ class ControllerConfig(ContractModel):
     registration_storage: RegistrationStorage | None = None
     """Filled in from the stack's `storage` where groups that are added need claims; not for the stack file."""
     mount_allowlist: MountAllowlist | None = None
+    """What additional mounts may name; without it each of them is refused."""
     channels: ChannelSettings = ChannelSettings()
+    """Chat networks besides HTTP."""
     scc: ObjectName = RESTRICTED_SCC
     """OpenShift's constraint that agents' pods ask for there; filled in from the stack's `openshift`."""
     closed_network: bool = False
@@ -376,6 +409,7 @@ class Groups(ContractModel):
     """The content of the groups ConfigMap."""
 
     groups: tuple[GroupSpec, ...] = ()
+    """The groups of the stack; folders and addresses are used once each."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

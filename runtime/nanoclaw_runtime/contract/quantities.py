@@ -6,9 +6,10 @@ import re
 from decimal import ROUND_CEILING, Decimal
 from typing import Annotated, Final
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
-_PATTERN: Final = re.compile(r"^(?P<number>\d+(?:\.\d+)?)(?P<unit>m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
+PATTERN: Final = r"^(\d+(?:\.\d+)?)(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+"""A number, and a unit or none."""
 _UNITS: Final = {
     "m": Decimal("0.001"),
     "k": Decimal(10**3),
@@ -30,10 +31,10 @@ def parse(quantity: str) -> Decimal:
     Raises ValueError when it is not one, or is not more than zero. The exponents and the smallest and
     largest units of Kubernetes are refused on purpose: nobody means them here.
     """
-    match = _PATTERN.fullmatch(quantity)
+    match = re.fullmatch(PATTERN, quantity)
     if match is None:
         raise ValueError(f"{quantity!r} is no quantity; write one like '500m' (CPU) or '512Mi' (bytes)")
-    number = Decimal(match["number"]) * _UNITS.get(match["unit"] or "", Decimal(1))
+    number = Decimal(match[1]) * _UNITS.get(match[2], Decimal(1))
     if number <= 0:
         raise ValueError(f"{quantity!r} is nothing; write a quantity above zero")
     return number
@@ -52,5 +53,5 @@ def _valid(quantity: str) -> str:
     return quantity
 
 
-Quantity = Annotated[str, AfterValidator(_valid)]
+Quantity = Annotated[str, AfterValidator(_valid), Field(json_schema_extra={"pattern": PATTERN})]
 """A quantity as Kubernetes writes it, checked."""
