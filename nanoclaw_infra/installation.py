@@ -10,8 +10,10 @@ import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.access import Access
 from nanoclaw_infra.controller import Controller
+from nanoclaw_infra.guardrails import Guardrails
 from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.network import Network
+from nanoclaw_infra.openshift import SccBinding
 from nanoclaw_infra.priorities import Priorities
 from nanoclaw_infra.settings import Stack
 from nanoclaw_infra.settings.place import ClusterSettings
@@ -40,13 +42,22 @@ class Installation(pulumi.ComponentResource):
         priorities = Priorities(name, settings, opts=ours)
         access = Access(name, settings, namespace, opts=ours)
         network = Network(name, settings, namespace, opts=ours)
+        constraint = SccBinding(name, settings, namespace, opts=ours)
+        guardrails = Guardrails(name, settings, namespace, opts=ours)
         claims = _claims(name, settings, namespace, opts=ours)
         controller = Controller(
             name,
             stack,
             namespace=namespace,
             access=access,
-            after=[*namespace.bounds, *priorities.classes, *network.policies, *claims],
+            after=[
+                *namespace.bounds,
+                *priorities.classes,
+                *network.policies,
+                *constraint.bindings,
+                *guardrails.bindings,
+                *claims,
+            ],
             opts=ours,
         )
 
