@@ -11,10 +11,10 @@ from nanoclaw_infra.preview.document import Operation, Resource
 from nanoclaw_infra.preview.markdown import Markdown
 from nanoclaw_infra.preview.risk import SETTING, Fate, Loss
 
-LONGEST: Final = 40_000
+LONGEST: Final = 25_000
 """Characters in full; beyond, the objects are only named."""
-_NAMED: Final = 150
-# Objects of one fate named then; nobody reads on, and the comment has to be taken.
+_LOST, _OTHERS = 14_000, 3_000
+# Characters of names then: a hundred groups' claims, or more; the comment has to be taken.
 
 
 def data_at_risk(
@@ -29,7 +29,7 @@ def data_at_risk(
             full[1] = _short(found, warned, ink)
         asked = [*full, *asked]
     if stale:
-        named = ", ".join(ink.code(each) for each in stale[:_NAMED])
+        named = ", ".join(_fitting([ink.code(each, 100) for each in stale], _OTHERS, "and {} more"))
         asked.append(
             f"`{SETTING}` permits what does not happen here: {named}. Remove it from the stack once it is done."
         )
@@ -99,27 +99,39 @@ def _short(found: Sequence[Loss], warned: Sequence[tuple[Resource, str]], ink: M
         "Let go, stays in the cluster": [each for each in found if each.fate is Fate.KEPT],
     }
     told = [
-        f"- **{fate}**: {_names([each.resource for each in losses], ink)}" for fate, losses in fates.items() if losses
+        f"- **{fate}**: {_names([each.resource for each in losses], ink, _LOST if losses[0].unpermitted else _OTHERS)}"
+        for fate, losses in fates.items()
+        if losses
     ]
     if warned:
-        told.append(f"- **Resized**: {_names([each for each, _ in warned], ink)}")
+        told.append(f"- **Resized**: {_names([each for each, _ in warned], ink, _OTHERS)}")
     return "\n".join(told)
 
 
-def _names(concerned: Sequence[Resource], ink: Markdown) -> str:
-    named = ", ".join(ink.code(each.reference, 100) for each in concerned[:_NAMED])
-    return named + (f" and {len(concerned) - _NAMED} more" if len(concerned) > _NAMED else "")
+def _names(concerned: Sequence[Resource], ink: Markdown, room: int) -> str:
+    return ", ".join(_fitting([ink.code(each.reference, 100) for each in concerned], room, "and {} more"))
+
+
+def _fitting(texts: Sequence[str], room: int, rest: str) -> list[str]:
+    """As many as there is room for, and how many there are besides."""
+    kept: list[str] = []
+    for text in texts:
+        room -= len(text) + 2
+        if room < 0:
+            return [*kept, rest.format(len(texts) - len(kept))]
+        kept.append(text)
+    return kept
 
 
 def _permission(found: Sequence[Loss], ink: Markdown) -> list[str]:
     """The lines to write in the stack; one for a namespace covers what is in it."""
     missing = [each.resource for each in found if each.unpermitted]
     spaces = {each.name for each in missing if each.kind == "Namespace"}
-    lines = [each.reference for each in missing if each.kind == "Namespace" or each.namespace not in spaces]
-    if not lines:
+    wanted = [each.reference for each in missing if each.kind == "Namespace" or each.namespace not in spaces]
+    if not wanted:
         return []
-    rest = f"\n  # and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
-    block = ink.block(
-        f"{SETTING}:\n" + "\n".join(f"  - {each[:100]}" for each in lines[:_NAMED]) + rest, 20_000, "yaml"
-    )
-    return ["If it is meant to go, say so in this change, below `nanoclaw:settings` of the stack file:", block]
+    lines = _fitting([f"  - {each}" for each in wanted], _LOST, "  # and {} more")
+    return [
+        "If it is meant to go, say so in this change, below `nanoclaw:settings` of the stack file:",
+        ink.block("\n".join([f"{SETTING}:", *lines]), 2 * _LOST, "yaml"),
+    ]

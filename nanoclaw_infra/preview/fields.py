@@ -58,15 +58,17 @@ def _secret(value: Any) -> bool:
 def _value(value: Any, ink: Markdown) -> str:
     if _secret(value):
         return "secret"
-    text = value if isinstance(value, str) else json.dumps(_essential(value), ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(_essential(value, ink), ensure_ascii=False)
     return ink.code(text.replace(_UNKNOWN, "(not yet known)"))
 
 
-def _essential(value: Any) -> Any:
+def _essential(value: Any, ink: Markdown) -> Any:
     """Without nulls, which are fields left out. Empty maps and lists stay: in a network policy they mean much."""
     if isinstance(value, dict):
-        return {key: _essential(each) for key, each in value.items() if each is not None}
-    return [_essential(each) for each in value] if isinstance(value, list) else value
+        return {key: _essential(each, ink) for key, each in value.items() if each is not None}
+    if isinstance(value, str):
+        return ink.clean(value)  # before quotes in it are escaped
+    return [_essential(each, ink) for each in value] if isinstance(value, list) else value
 
 
 def _right(difference: Difference, ink: Markdown) -> str | None:

@@ -21,18 +21,18 @@ class Markdown:
     """Writes what was cleaned of secrets by `clean`."""
 
     def __init__(self, clean: Callable[[str], str]) -> None:
-        self._clean = clean
+        self.clean = clean
 
     def code(self, text: str, longest: int = LONGEST) -> str:
         """`text` on one line, as code."""
-        shown = _cut(_visible(self._clean(text)), longest)
+        shown = _cut(_visible(self.clean(text)), longest)
         fence = "`" * (_longest_run(shown) + 1)
         space = " " if shown.startswith(("`", " ")) or shown.endswith(("`", " ")) or not shown else ""
         return f"{fence}{space}{shown}{space}{fence}"
 
     def block(self, text: str, longest: int, language: str = "text") -> str:
         """`text` with its lines, as a block of code."""
-        lines = _cut(self._clean(text), longest).splitlines()
+        lines = _cut(self.clean(text), longest).splitlines()
         shown = "\n".join(_visible(line) for line in lines)
         fence = "`" * max(3, _longest_run(shown) + 1)
         return f"{fence}{language}\n{shown}\n{fence}"

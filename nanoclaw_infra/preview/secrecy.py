@@ -100,9 +100,8 @@ class Secrecy:
 
     def _learn(self, text: str) -> int:
         number = self._numbers.setdefault(text, len(self._numbers) + 1)
-        decoded = _decoded(text)
-        for form in (decoded, decoded and decoded.strip(), text.strip(), json.dumps(text)[1:-1], _encoded(text)):
-            if form:
+        for plain in (text, text.strip(), _decoded(text), _decoded(text).strip()):
+            for form in (plain, _encoded(plain), _quoted(plain), _quoted(plain, ascii_only=True)):
                 self._numbers.setdefault(form, number)
         return number
 
@@ -133,8 +132,14 @@ def _encoded(text: str) -> str:
     return base64.b64encode(text.encode(errors="surrogatepass")).decode()
 
 
-def _decoded(text: str) -> str | None:
+def _quoted(text: str, *, ascii_only: bool = False) -> str:
+    """As it stands inside a JSON document."""
+    return json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+
+
+def _decoded(text: str) -> str:
+    """What is behind the data of a Secret; nothing where it is no text."""
     try:
         return base64.b64decode(text, validate=True).decode()
     except (binascii.Error, ValueError):
-        return None
+        return ""

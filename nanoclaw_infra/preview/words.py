@@ -70,7 +70,7 @@ def holds(resource: Resource, code: Code) -> str:
 
 def _claim(name: str, folder: str | None) -> Claim | None:
     known: list[Claim] = [claim for layout in Layout for claim in claims.installation_claims(layout)]
-    if folder is not None:
+    if folder is not None and names.folder_problem(folder) is None:
         known += claims.group_claims(Layout.PER_TYPE, folder)
     return next((claim for claim in known if claim.name == name), None)
 
