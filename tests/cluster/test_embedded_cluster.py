@@ -340,7 +340,7 @@ def test_a_stopped_cluster_leaves_nothing_but_its_folder(tmp_path):
         after = machine(stopped.instance)
         assert all(during[part] != before[part] for part in ("links", "addresses", "routes", "cgroups"))
         assert after == before
-        assert len(pids) == 9
+        assert len(pids) == 10
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
     finally:
         stopped.remove()
@@ -373,7 +373,7 @@ def test_a_cluster_of_a_block_dies_with_the_process_that_opened_it(tmp_path):
             ended, _, _ = select.select([handle], [], [], PATIENCE)
             os.close(handle)
             assert ended
-        assert len(pids) == 9
+        assert len(pids) == 10
         assert not any(orphan.status().processes.values())
     finally:
         orphan.remove()

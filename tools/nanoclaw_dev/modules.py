@@ -1,4 +1,4 @@
-"""The five wrapper modules, as data. Versions are pinned in their go.mod; here only what the
+"""The seven wrapper modules, as data. Versions are pinned in their go.mod; here only what the
 linker must be told, because a published module does not know its own version.
 """
 
@@ -15,6 +15,7 @@ from nanoclaw_dev.paths import TOOLS
 ENGINE_VERSION = "3.259.0"
 PROVIDER_VERSION = "4.25.0"
 KUBERNETES_VERSION = "1.36.3"
+PROMETHEUS_VERSION = "3.16.0"
 
 _PROVIDER = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 
@@ -88,5 +89,24 @@ ETCD = GoModule(
     minutes=1,
 )
 
+COREDNS = GoModule(
+    name="coredns",
+    title="CoreDNS 1.15.0",
+    folder=TOOLS / "kubernetes" / "coredns",
+    packages={"coredns": "."},
+    minutes=2,
+)
+
+PROMTOOL = GoModule(
+    name="promtool",
+    title=f"promtool {PROMETHEUS_VERSION}",
+    folder=TOOLS / "kubernetes" / "promtool",
+    packages={"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+    variables={"github.com/prometheus/common/version.Version": PROMETHEUS_VERSION},
+    tags="remove_all_sd",  # no service discovery: the SDKs of all clouds come with it
+    minutes=2,
+)
+"""Checks and tries alert rules; part of no cluster."""
+
 ENGINE = [ENGINE_CLI, ENGINE_LANGUAGE, ENGINE_PROVIDER]
-CLUSTER = [KUBERNETES, ETCD]
+CLUSTER = [KUBERNETES, ETCD, COREDNS]

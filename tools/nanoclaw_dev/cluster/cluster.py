@@ -1,4 +1,4 @@
-"""The whole cluster: control plane, bridge, nodes, storage.
+"""The whole cluster: control plane, bridge, nodes, storage, names, network policies.
 
 `start` is for every state it may find: nothing, everything running (then it is done at once), a
 part that died, or only the folder of a machine that was rebooted. Objects and volumes are kept
@@ -19,14 +19,15 @@ from types import TracebackType
 from typing import Self
 
 from nanoclaw_dev import system
-from nanoclaw_dev.cluster import cgroups, network, render
-from nanoclaw_dev.cluster.control_plane import BOOT, GRACE, ControlPlane, locked
+from nanoclaw_dev.cluster import cgroups, dns, network, render
+from nanoclaw_dev.cluster.control_plane import API_SERVER, BOOT, GRACE, ControlPlane, locked
 from nanoclaw_dev.cluster.instance import Instance
 from nanoclaw_dev.cluster.node import Node
 from nanoclaw_dev.cluster.processes import Program
 from nanoclaw_dev.progress import Progress, Step
 
-PROVISIONER = "provisioner"
+PROVISIONER, ENFORCER = "provisioner", "enforcer"
+# Programs of our own beside the control plane: storage, and network policies.
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Cluster:
         with locked(self.instance):
             for node in self.nodes:
                 node.power_off()
-            self.processes.stop(PROVISIONER, grace=GRACE)
+            for name in (PROVISIONER, ENFORCER):
+                self.processes.stop(name, grace=GRACE)
             self.control_plane.halt()
             network.remove_bridge(self.instance)
 
@@ -113,10 +115,12 @@ class Cluster:
         self.control_plane.api.apply(
             f"/apis/storage.k8s.io/v1/storageclasses/{render.STORAGE_CLASS}", render.storage_class()
         )
-        self.processes.ensure(self._provisioner())
+        for name in (PROVISIONER, ENFORCER):
+            self.processes.ensure(self._own(name))
         for node in self.nodes:
             step.note(f"{node.name}: joining")
             node.join()
+        self._apply_dns(step)
         for node in self.nodes:
             check = functools.partial(self._node_ready, node)
             self.processes.wait(check, f"{node.name} is ready", f"{node.name}-kubelet", seconds=BOOT)
@@ -124,7 +128,7 @@ class Cluster:
     def _healthy(self) -> bool:
         return (
             self.control_plane.healthy()
-            and self.processes.as_wanted(self._provisioner())
+            and all(self.processes.as_wanted(self._own(name)) for name in (PROVISIONER, ENFORCER))
             and all(node.healthy() and self._node_ready(node) for node in self.nodes)
         )
 
@@ -139,12 +143,16 @@ class Cluster:
                     return beat >= int(started)
         return False
 
-    def _provisioner(self) -> Program:
-        return Program(
-            PROVISIONER,
-            (
-                *(sys.executable, "-m", "nanoclaw_dev.cluster.provisioner"),
-                f"--kubeconfig={self.kubeconfig}",
-                f"--volumes={self.instance.volumes}",
-            ),
-        )
+    def _apply_dns(self, step: Step) -> None:
+        """Takes no longer than a node takes to be ready, which it may not be yet. Nobody waits for the answers."""
+        step.note("DNS")
+        self.import_image(dns.image_archive())
+        api, there = self.control_plane.api, f"/api/v1/namespaces/{dns.NAMESPACE}"
+        self.processes.wait(lambda: api.get(there) is not None, f"{there} exists", API_SERVER, seconds=BOOT)
+        for path, manifest in dns.objects(self.instance):
+            api.apply(path, manifest)
+
+    def _own(self, name: str) -> Program:
+        instance = self.instance
+        command = (sys.executable, "-m", f"nanoclaw_dev.cluster.{name}")
+        return Program(name, (*command, f"--instance={instance.name}", f"--base={instance.base}"))

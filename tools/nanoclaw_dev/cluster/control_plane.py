@@ -90,10 +90,7 @@ class ControlPlane:
     @property
     def api(self) -> Api:
         """The API as the cluster's administrator. Needs the certificates of a started cluster."""
-        pki = self.instance.certificates
-        return Api(
-            self.address, self.instance.api_port, authority=key_pair(pki, "authority"), user=key_pair(pki, "admin")
-        )
+        return Api.administrator(self.instance, self.address)
 
     @property
     def authority(self) -> Authority:

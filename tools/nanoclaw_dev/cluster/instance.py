@@ -85,6 +85,11 @@ class Instance:
         return f"10.{self.block}.240.1"
 
     @property
+    def dns_service(self) -> str:
+        """The address of the Service `kube-dns`: in the part of the range that is never given out by chance."""
+        return f"10.{self.block}.240.10"
+
+    @property
     def bridge_address(self) -> str:
         return f"10.{self.block}.0.1"
 
@@ -201,6 +206,16 @@ class NodePlace:
     def containerd(self) -> Path:
         """Images and containers; kept over restarts."""
         return self.folder / "containerd"
+
+    @property
+    def network_results(self) -> Path:
+        """What network plugins gave to pods, by libcni; forgotten with the node's power."""
+        return self.folder / "cni-results"
+
+    @property
+    def network_records(self) -> Path:
+        """Which pod has which address: a file for each network a container was given."""
+        return self.network_results / "results"
 
     @property
     def network_plugins(self) -> Path:

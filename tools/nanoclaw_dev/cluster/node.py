@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from nanoclaw_dev import system
-from nanoclaw_dev.cluster import archive, cgroups, network, processes, render
+from nanoclaw_dev.cluster import archive, cgroups, network, packet_filter, processes, render
 from nanoclaw_dev.cluster.control_plane import BOOT, ControlPlane, binaries
 from nanoclaw_dev.cluster.processes import Program, write_private
 from nanoclaw_dev.errors import SetupError
@@ -36,8 +36,8 @@ class Node:
 
         Returns when containers could be started. `join` makes it a node of the cluster.
         """
-        init = self._init()
-        if init is None or not self._prepared(init):
+        init = self.init()
+        if init is None:
             self.power_off()
             init = self._boot()
         network.plug_in(self.place)
@@ -64,8 +64,8 @@ class Node:
 
     def healthy(self) -> bool:
         """Its programs run as wanted. Whether the API calls it ready is the cluster's question."""
-        init = self._init()
-        if init is None or not self._prepared(init):
+        init = self.init()
+        if init is None:
             return False
         return all(map(self._processes.as_wanted, [self._containerd(init), *self._agents(init)]))
 
@@ -89,8 +89,15 @@ class Node:
     def _boot(self) -> int:
         """New namespaces, furnished and connected. Returns the process id of their PID 1."""
         place = self.place
-        for folder in (*render.private_folders(place).values(), place.containerd, place.network_plugins):
+        for folder in (
+            *render.private_folders(place).values(),
+            place.containerd,
+            place.network_plugins,
+            place.network_records,
+        ):
             folder.mkdir(parents=True, exist_ok=True)
+        for record in place.network_records.iterdir():
+            record.unlink()  # the pods went with the power, and their addresses are given out anew
         for name, value in render.KERNEL_SETTINGS.items():
             write_private(place.folder / "kernel" / name, value + "\n")
         cgroups.create(place.cgroup)
@@ -105,6 +112,7 @@ class Node:
         self._processes.ensure(program)
         self._processes.wait(self._unshared, "the node has namespaces", program.name, seconds=BOOT)
         init = self._running_init()
+        packet_filter.load(init, packet_filter.render(place.pod_network, packet_filter.CLOSED))
         network.connect(place, init)
         result = subprocess.run(
             [*_inside(init), "sh", "-s"], input=render.node_script(place), capture_output=True, text=True, check=False
@@ -113,8 +121,13 @@ class Node:
             raise SetupError(f"The node {self.name} cannot be set up: {result.stderr.strip()[-300:]}.")
         return init
 
+    def init(self) -> int | None:
+        """The PID 1 of the node, by its number on this machine; None while the node is off or not furnished."""
+        init = self._init()
+        return init if init is not None and self._prepared(init) else None
+
     def _init(self) -> int | None:
-        """The node's PID 1, by its number on this machine."""
+        """The node's PID 1, furnished or not."""
         parent = self._processes.pid(self._named("init"))
         if parent is None:
             return None

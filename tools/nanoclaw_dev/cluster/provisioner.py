@@ -8,26 +8,18 @@ share one machine. No sizes are enforced, and raw block devices are not offered.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-from urllib3.exceptions import HTTPError
-
-from kubernetes import client, config, watch
+from nanoclaw_dev.cluster.api import Api
+from nanoclaw_dev.cluster.follow import Manifest, follow, instance_of_arguments
 from nanoclaw_dev.cluster.render import PROVISIONER
 
-WATCH = 60
-# Seconds after which the server ends a watch, and we list again: what a watch missed is found then.
-SILENCE = WATCH + 10
-# Seconds without a byte after which the connection counts as dead.
-RETRY = 0.5
-# Seconds between attempts while the API server is away.
+CLAIMS, VOLUMES = "/api/v1/persistentvolumeclaims", "/api/v1/persistentvolumes"
 
 SELECTED = "volume.kubernetes.io/selected-node"
 HOSTNAME = "kubernetes.io/hostname"
@@ -35,13 +27,13 @@ HOSTNAME = "kubernetes.io/hostname"
 log = logging.getLogger("provisioner")
 
 
-def folder_name(claim: dict[str, Any]) -> str:
+def folder_name(claim: Manifest) -> str:
     """Unique for ever, and readable: namespace, claim, and the claim's uid."""
     about = claim["metadata"]
     return f"{about['namespace']}_{about['name']}_{about['uid']}"
 
 
-def volume_for(claim: dict[str, Any], storage_class: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+def volume_for(claim: Manifest, storage_class: Manifest, folder: Path) -> Manifest | None:
     """The volume a claim should get now; None while it is not ours or waits for a pod."""
     about, spec = claim["metadata"], claim["spec"]
     node = about.get("annotations", {}).get(SELECTED)
@@ -78,7 +70,7 @@ def volume_for(claim: dict[str, Any], storage_class: dict[str, Any], folder: Pat
     }
 
 
-def given_back(volume: dict[str, Any]) -> bool:
+def given_back(volume: Manifest) -> bool:
     """Ours, its claim is gone, and the class said to delete it then."""
     made_by = volume["metadata"].get("annotations", {}).get("pv.kubernetes.io/provisioned-by")
     released = volume.get("status", {}).get("phase") == "Released"
@@ -87,94 +79,56 @@ def given_back(volume: dict[str, Any]) -> bool:
 
 
 class Provisioner:
-    """Follows claims and volumes of the cluster of one API client."""
+    """Follows claims and volumes of one cluster."""
 
-    def __init__(self, api: Any, volumes: Path) -> None:
-        # The client library has no types worth checking against: objects are plain dicts here.
-        self._volumes = volumes
-        self._core: Any = client.CoreV1Api(api)
-        self._storage: Any = client.StorageV1Api(api)
-        self._plain: Callable[[Any], Any] = api.sanitize_for_serialization
-        self._watch: Any = watch
+    def __init__(self, api: Api, folder: Path) -> None:
+        self._api, self._folder = api, folder
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
         """Until the process is ended."""
-        volumes = threading.Thread(
-            target=self._follow, args=(self._core.list_persistent_volume, self._on_volume), name="volumes", daemon=True
-        )
+        volumes = threading.Thread(target=self._follow, args=(VOLUMES, self._on_volume), name="volumes", daemon=True)
         volumes.start()
-        self._follow(self._core.list_persistent_volume_claim_for_all_namespaces, self._on_claim)
+        self._follow(CLAIMS, self._on_claim)
 
-    def _follow(self, listing: Callable[..., Any], handle: Callable[[dict[str, Any]], None]) -> None:
-        """Handle every object now and whenever it changes, whatever happens to the API server."""
-        while True:
-            try:
-                found = listing(_request_timeout=SILENCE)
-                for item in found.items:
-                    handle(self._plain(item))
-                changes = self._watch.Watch().stream(
-                    listing,
-                    resource_version=found.metadata.resource_version,
-                    timeout_seconds=WATCH,
-                    _request_timeout=SILENCE,
-                )
-                for change in changes:
-                    if change["type"] in {"ADDED", "MODIFIED"}:
-                        handle(self._plain(change["object"]))
-            except (client.ApiException, HTTPError, OSError) as error:
-                log.warning("listing again after %s: %s", type(error).__name__, str(error).splitlines()[0])
-                time.sleep(RETRY)
+    def _follow(self, path: str, handle: Callable[[Manifest], None]) -> NoReturn:
+        def listed(objects: list[Manifest]) -> None:
+            for each in objects:
+                handle(each)
 
-    def _on_claim(self, claim: dict[str, Any]) -> None:
+        follow(self._api, path, listed=listed, changed=handle, gone=lambda _: None)
+
+    def _on_claim(self, claim: Manifest) -> None:
         name = claim["spec"].get("storageClassName")
         if not name or claim.get("status", {}).get("phase") != "Pending":
             return
-        try:
-            found = self._storage.read_storage_class(name)
-        except client.ApiException as error:
-            if error.status == 404:
-                return
-            raise
-        folder = self._volumes / folder_name(claim)
-        volume = volume_for(claim, self._plain(found), folder)
+        found = self._api.get(f"/apis/storage.k8s.io/v1/storageclasses/{name}")
+        if found is None:
+            return
+        folder = self._folder / folder_name(claim)
+        volume = volume_for(claim, found, folder)
         if volume is None:
             return
         # Nobody else may write until the kubelet hands the folder to the pod's fsGroup.
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o770)
-        try:
-            self._core.create_persistent_volume(volume)
-        except client.ApiException as error:
-            if error.status != 409:
-                raise
-        else:
+        if self._api.create(VOLUMES, volume):
             log.info("made %s for %s/%s", folder, claim["metadata"]["namespace"], claim["metadata"]["name"])
 
-    def _on_volume(self, volume: dict[str, Any]) -> None:
+    def _on_volume(self, volume: Manifest) -> None:
         if not given_back(volume):
             return
         folder = Path(volume["spec"]["local"]["path"])
-        if folder.parent != self._volumes:
-            log.error("left %s alone: it is not below %s", folder, self._volumes)
+        if folder.parent != self._folder:
+            log.error("left %s alone: it is not below %s", folder, self._folder)
             return
         shutil.rmtree(folder, ignore_errors=True)
-        try:
-            self._core.delete_persistent_volume(volume["metadata"]["name"])
-        except client.ApiException as error:
-            if error.status != 404:
-                raise
-        else:
+        if self._api.delete(f"{VOLUMES}/{volume['metadata']['name']}"):
             log.info("removed %s", folder)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kubeconfig", type=Path, required=True)
-    parser.add_argument("--volumes", type=Path, required=True)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    client_of: Any = config
-    Provisioner(client_of.new_client_from_config(str(arguments.kubeconfig)), arguments.volumes).run()
+    instance = instance_of_arguments(__doc__)
+    Provisioner(Api.administrator(instance, instance.bridge_address), instance.volumes).run()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from nanoclaw_dev.cluster.instance import Instance, NodePlace
 PAUSE_IMAGE = "localhost/nanoclaw/pause:1"
 STORAGE_CLASS = "nanoclaw-local"
 PROVISIONER = "nanoclaw.dev/local"
+CLUSTER_DOMAIN = "cluster.local"
 
 NODE_SOCKET = "/run/containerd/containerd.sock"
 # /run is the node's own, so every node may use the same short path.
@@ -269,7 +270,8 @@ def kubelet_configuration(place: NodePlace, *, timing: Timing) -> str:
             "failSwapOn": False,
             "oomScoreAdj": 0,
             "makeIPTablesUtilChains": False,
-            "clusterDomain": "cluster.local",
+            "clusterDNS": [place.instance.dns_service],
+            "clusterDomain": CLUSTER_DOMAIN,
             "resolvConf": str(place.folder / "resolv.conf"),
             "volumePluginDir": str(place.folder / "volume-plugins"),
             "evictionHard": {
@@ -379,15 +381,15 @@ def network_list(place: NodePlace) -> str:
 
 
 def resolver(instance: Instance) -> str:
-    """Pods' resolv.conf; never the machine's own, whose servers they cannot reach."""
-    return f"nameserver {instance.bridge_address}\n"
+    """For pods that want their node's resolv.conf; never the machine's own, whose servers they cannot reach."""
+    return f"nameserver {instance.dns_service}\n"
 
 
 def private_folders(place: NodePlace) -> dict[str, Path]:
     """Fixed paths that programs on the node use → the node's own folder in their place."""
     return {
         "/var/lib/kubelet": place.folder / "kubelet",
-        "/var/lib/cni": place.folder / "cni-results",
+        "/var/lib/cni": place.network_results,
         "/var/log/pods": place.folder / "pod-logs",
         "/var/log/containers": place.folder / "container-logs",
     }
