@@ -50,9 +50,11 @@ class Controller(pulumi.ComponentResource):
         *,
         namespace: Namespace,
         access: Access,
+        credentials: pulumi.Input[str] | None,
         after: Sequence[pulumi.Resource],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """`credentials` names the Secret with what agents get on stdin, if there is any."""
         super().__init__("nanoclaw:controller:Controller", name, {}, opts)
         self._namespace = namespace
         self._options = pulumi.ResourceOptions(parent=self, deleted_with=namespace.goes_with_it)
@@ -81,7 +83,7 @@ class Controller(pulumi.ComponentResource):
             account=access.controller_account,
             settings_name=settings.metadata.name,
             token=token.metadata.name,
-            credentials=self._credentials(stack),
+            credentials=credentials,
         )
         self._run(stack.settings, pod, [access.binding, groups, *after])
         workload.disruption_budget(names.CONTROLLER, self._metadata(names.CONTROLLER), _OURS, self._options)
@@ -159,18 +161,6 @@ class Controller(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=["input"]),
         )
         return pulumi.Output.secret(stash.output).apply(str)
-
-    def _credentials(self, stack: Stack) -> pulumi.Input[str] | None:
-        """Name of the Secret with what agents get on stdin, or None when the stack has none."""
-        if stack.secrets.credentials is None:
-            return stack.settings.credentials.existing_secret
-        secret = kubernetes.core.v1.Secret(
-            names.CREDENTIALS,
-            metadata=self._metadata(names.CREDENTIALS),
-            string_data=stack.secrets.credentials,
-            opts=self._options,
-        )
-        return secret.metadata.name
 
 
 def _pod(

@@ -10,6 +10,8 @@ import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.access import Access
 from nanoclaw_infra.controller import Controller
+from nanoclaw_infra.credentials import Credentials
+from nanoclaw_infra.discovery import custom_resources
 from nanoclaw_infra.guardrails import Guardrails
 from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.network import Network
@@ -30,6 +32,7 @@ class Installation(pulumi.ComponentResource):
 
     def __init__(self, name: str, stack: Stack) -> None:
         settings = stack.settings
+        served = custom_resources(stack)
         provider = _provider(settings.cluster)
         super().__init__(
             "nanoclaw:installation:Installation",
@@ -45,11 +48,13 @@ class Installation(pulumi.ComponentResource):
         constraint = SccBinding(name, settings, namespace, opts=ours)
         guardrails = Guardrails(name, settings, namespace, opts=ours)
         claims = _claims(name, settings, namespace, opts=ours)
+        credentials = Credentials(name, stack, namespace=namespace, served=served, opts=ours)
         controller = Controller(
             name,
             stack,
             namespace=namespace,
             access=access,
+            credentials=credentials.secret,
             after=[
                 *namespace.bounds,
                 *priorities.classes,
