@@ -163,16 +163,15 @@ def _build(go: Path, module: GoModule, progress: Progress) -> None:
         if module.prepare:
             module.prepare(source, source_of)
         packages = list(module.packages.values())
-        total = len(run("list", "-deps", *packages).splitlines())
+        tags = ["-tags", module.tags] if module.tags else []  # they decide which modules are needed at all
+        total = len(run("list", *tags, "-deps", *packages).splitlines())
 
         place = module.place()
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{module.name}-", dir=place.parent))
         try:
             variables = " ".join(f"-X {name}={value}" for name, value in module.variables.items())
-            flags = ["-v", "-trimpath", "-ldflags", f"-s -w {variables}".strip()]
-            if module.tags:
-                flags += ["-tags", module.tags]
+            flags = ["-v", "-trimpath", "-ldflags", f"-s -w {variables}".strip(), *tags]
             _compile([str(go), "build", *flags, "-o", f"{partial}/", *packages], source, environment, total, step)
             for binary, package in module.packages.items():
                 # `go build` names a binary after the last path element, or the one before a version.

@@ -104,7 +104,7 @@ PROMTOOL = GoModule(
     packages={"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
     variables={"github.com/prometheus/common/version.Version": PROMETHEUS_VERSION},
     tags="remove_all_sd",  # no service discovery: the SDKs of all clouds come with it
-    minutes=2,
+    minutes=3,
 )
 """Checks and tries alert rules; part of no cluster."""
 
