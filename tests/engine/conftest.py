@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import uuid
 from dataclasses import dataclass
@@ -77,6 +78,21 @@ class Project:
     def destroy(self):
         with Progress().step("destroy") as step:
             self.engine.destroy(self.stack, step)
+
+    def refresh(self):
+        with Progress().step("refresh") as step:
+            self.engine.refresh(self.stack, step)
+
+    def pulumi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The engine's own command line on this stack, for what the tools never type."""
+        return subprocess.run(
+            [self.engine.binaries.cli, *arguments, "--stack", self.stack, "--non-interactive"],
+            cwd=self.folder,
+            env=self.engine.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def preview(self) -> set[tuple[str, str, str]]:
         """(operation, kind, name) of each change."""

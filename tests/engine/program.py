@@ -15,7 +15,7 @@ CHECKOUT = Path(os.environ["NANOCLAW_CHECKOUT"])
 
 
 def unawaited(arguments: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-    if arguments.type_ != "kubernetes:apps/v1:Deployment":
+    if arguments.type_ not in {"kubernetes:apps/v1:Deployment", "kubernetes:apps/v1:DaemonSet"}:
         return None
     metadata = dict(arguments.props["metadata"])
     metadata["annotations"] = {"pulumi.com/skipAwait": "true"}

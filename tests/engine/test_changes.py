@@ -1,0 +1,212 @@
+"""What a change of the stack does to a cluster that has it already, with the real engine and a real API server.
+
+Volumes are made by hand and bound by the real controllers: no pod ever runs here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+
+import pytest
+
+from nanoclaw_dev.engine import EngineFailed
+from nanoclaw_runtime.contract import names
+
+pytestmark = pytest.mark.engine
+
+GROUP = names.group_claim("main")
+GROUPS_CLAIMS = "persistentvolumeclaims"
+
+
+def path(namespace, resource, name="", group="api/v1"):
+    return f"/{group}/namespaces/{namespace}/{resource}/{name}".rstrip("/")
+
+
+@pytest.fixture
+def storage_class(control_plane):
+    """A class whose volumes may grow, with nobody who makes any."""
+    name = f"growing-{uuid.uuid4().hex[:8]}"
+    manifest = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name},
+        "provisioner": "example.com/none",
+        "allowVolumeExpansion": True,
+        "volumeBindingMode": "Immediate",
+    }
+    control_plane.api.apply(f"/apis/storage.k8s.io/v1/storageclasses/{name}", manifest)
+    yield name
+    control_plane.api.delete(f"/apis/storage.k8s.io/v1/storageclasses/{name}")
+
+
+def volume_for(control_plane, storage_class, namespace, claim):
+    """A volume for one claim; the claim is bound when this returns."""
+    name = f"{namespace}-{claim}"
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name, "annotations": {"pv.kubernetes.io/provisioned-by": "example.com/none"}},
+        "spec": {
+            "storageClassName": storage_class,
+            "capacity": {"storage": "100Gi"},
+            "accessModes": ["ReadWriteMany"],
+            "claimRef": {"namespace": namespace, "name": claim},
+            "nfs": {"server": "192.0.2.1", "path": "/"},
+        },
+    }
+    control_plane.api.apply(f"/api/v1/persistentvolumes/{name}", manifest)
+    deadline = time.monotonic() + 30
+    while control_plane.api.get(path(namespace, GROUPS_CLAIMS, claim))["status"]["phase"] != "Bound":
+        assert time.monotonic() < deadline, "nobody bound the claim"
+        time.sleep(0.1)
+
+
+def claim(control_plane, namespace, name=GROUP):
+    return control_plane.api.get(path(namespace, GROUPS_CLAIMS, name))
+
+
+def test_a_claim_grows_in_place_and_keeps_its_volume(project, control_plane, storage_class):
+    project.write(storage={"storageClass": storage_class})
+    project.up()
+    volume_for(control_plane, storage_class, project.namespace, GROUP)
+    before = claim(control_plane, project.namespace)
+
+    project.write(storage={"storageClass": storage_class, "groupSizes": {"main": {"group": "3Gi"}}})
+    assert project.preview() == {("update", "PersistentVolumeClaim", GROUP)}
+    project.up()
+
+    after = claim(control_plane, project.namespace)
+    assert after["spec"]["resources"]["requests"]["storage"] == "3Gi"
+    assert (after["metadata"]["uid"], after["spec"]["volumeName"]) == (
+        before["metadata"]["uid"],
+        before["spec"]["volumeName"],
+    )
+
+
+def test_a_group_that_goes_keeps_its_data_as_long_as_the_stack_says_so(project, control_plane):
+    project.write(protect=True, groups=("main", "family"))
+    project.up()
+    family = names.group_claim("family")
+    uid = claim(control_plane, project.namespace, family)["metadata"]["uid"]
+
+    project.write(protect=True, groups=("main",), storage={"keep": ["family"]})
+    assert project.preview() == {
+        ("update", "ConfigMap", names.GROUPS_CONFIG),
+        ("update", "Deployment", names.CONTROLLER),
+    }
+    project.up()
+    assert claim(control_plane, project.namespace, family)["metadata"]["uid"] == uid
+
+    gone = [f"PersistentVolumeClaim/{each('family')}" for each in (names.group_claim, names.ipc_claim)]
+    gone.append(f"PersistentVolumeClaim/{names.sessions_claim('family')}")
+    project.write(protect=True, groups=("main",), storage={"keep": ["family"]}, allowDataLoss=gone)
+    project.up()
+    project.write(protect=True, groups=("main",), allowDataLoss=gone)
+    project.up()
+    assert claim(control_plane, project.namespace, family) is None, "who writes it down may let it go"
+
+
+def test_claims_that_exist_are_taken_over_as_they_are(project, control_plane):
+    control_plane.api.apply(
+        f"/api/v1/namespaces/{project.namespace}",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": project.namespace}},
+    )
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": GROUP, "labels": {"team": "chat"}},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "7Gi"}}},
+    }
+    control_plane.api.create(path(project.namespace, GROUPS_CLAIMS), theirs)
+    uid = claim(control_plane, project.namespace)["metadata"]["uid"]
+    place = {"namespace": {"name": project.namespace, "create": False}}
+
+    project.write(**place, storage={"adopt": [GROUP]})
+    assert ("import", "PersistentVolumeClaim", GROUP) in project.preview()
+    project.up()
+    adopted = claim(control_plane, project.namespace)
+    assert adopted["metadata"]["uid"] == uid
+    assert adopted["metadata"]["labels"] == {"team": "chat"}
+    assert adopted["spec"]["resources"]["requests"]["storage"] == "7Gi"
+    assert project.preview() == set(), "it stays as it is"
+
+    project.destroy()
+
+
+def test_another_layout_is_never_made_out_of_data_that_is_protected(project, control_plane):
+    project.write(protect=True, layout="per-type")
+    project.up()
+    project.write(protect=True, layout="per-group")
+
+    with pytest.raises(EngineFailed, match="protect"):
+        project.up()
+
+    assert claim(control_plane, project.namespace) is not None
+
+
+def test_drift_is_found_and_repaired(project, control_plane):
+    project.write()
+    project.up()
+    service = path(project.namespace, "services", names.CONTROLLER)
+    control_plane.api.delete(service)
+
+    assert project.engine.has_drift(project.stack)
+    project.refresh()
+    project.up()
+
+    assert control_plane.api.get(service) is not None
+    assert not project.engine.has_drift(project.stack)
+
+
+def test_an_up_that_failed_goes_on_where_it_stopped(project, control_plane):
+    """A quota of somebody else's refuses the claims; with room for them the rest is made, and nothing twice."""
+    control_plane.api.apply(
+        f"/api/v1/namespaces/{project.namespace}",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": project.namespace}},
+    )
+    quota = path(project.namespace, "resourcequotas", "theirs")
+    hard = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "theirs"}}
+    control_plane.api.apply(quota, hard | {"spec": {"hard": {"persistentvolumeclaims": "2"}}})
+    project.write(namespace={"name": project.namespace, "create": False})
+
+    with pytest.raises(EngineFailed, match="exceeded quota: theirs"):
+        project.up()
+    assert len(control_plane.api.get(path(project.namespace, GROUPS_CLAIMS))["items"]) <= 2
+
+    control_plane.api.delete(quota)
+    project.up()
+    assert len(control_plane.api.get(path(project.namespace, GROUPS_CLAIMS))["items"]) == 6
+    assert project.preview() == set()
+    project.destroy()
+
+
+def test_two_stacks_live_in_one_cluster_and_one_leaves_without_the_other(project, control_plane):
+    everything = {"priorities": {"enabled": True}, "guardrails": {"enabled": True}}
+    other = dataclasses.replace(project, namespace=f"{project.namespace}-b", stack="other")
+    project.write(**everything)
+    other.write(**everything)
+    project.up()
+    other.up()
+    assert project.preview() == set()
+
+    project.destroy()
+
+    assert control_plane.api.get(f"/api/v1/namespaces/{project.namespace}") is None
+    assert claim(control_plane, other.namespace) is not None
+    assert other.preview() == set(), "nothing of it was shared"
+    other.destroy()
+
+
+def test_destroying_a_stack_that_protects_its_data_is_refused(project, control_plane):
+    project.write(protect=True)
+    project.up()
+
+    refused = project.pulumi("destroy", "--yes")
+
+    assert refused.returncode, "the engine's own word, as somebody types it"
+    assert "protected" in refused.stdout + refused.stderr
+    assert claim(control_plane, project.namespace) is not None
+    deployment = path(project.namespace, "deployments", names.CONTROLLER, "apis/apps/v1")
+    assert control_plane.api.get(deployment) is not None, "nothing is half done"
