@@ -44,7 +44,7 @@ class NamespaceSettings(Settings):
     name: str = "nanoclaw"
     """A namespace of its own; never one of the cluster."""
     create: bool = True
-    """Whether the stack makes the namespace; False when somebody else hands out namespaces."""
+    """Whether the stack makes the namespace; `false` when somebody else hands out namespaces."""
     quota: Annotated[dict[str, str], AfterValidator(_valid_hard)] = Field(default_factory=dict)
     """A ResourceQuota for all of it, as Kubernetes names resources: `pods`, `requests.cpu`, `requests.storage`, …."""
     container_limits: ContainerLimits | None = None

@@ -35,13 +35,16 @@ LOCAL_STACK: Final = "local"
 _VARIABLE: Final = re.compile(r"\$\{?(\w+)\}?")
 _PRECIOUS: Final = re.compile(r"(Namespace|PersistentVolumeClaim)/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
-_FILLED_IN: Final = {
+FILLED_IN: Final = {
     "registrationStorage": "nanoclaw:settings.storage",
     "scc": "nanoclaw:settings.openshift.scc",
     "closedNetwork": "nanoclaw:settings.network",
     "gateway": "nanoclaw:settings.gateway",
 }
-# What the controller is told of other parts of the settings; in `runtime` nobody writes it.
+"""What the controller is told of other parts of the settings; in `runtime` nobody writes it."""
+
+OWN_KEYS: Final = (("runtime", "platform"), ("runtime", "layout"), ("protectData",))
+"""What has a key of its own in a stack file, beside `nanoclaw:settings`."""
 
 
 def _valid_precious(name: str) -> str:
@@ -131,14 +134,13 @@ class StackSettings(Settings):
 
 
 def _misplaced(raw: dict[str, Any]) -> list[str]:
-    own_keys = (("runtime", "platform"), ("runtime", "layout"), ("protectData",))
     return [
         f"nanoclaw:settings.{'.'.join(path)} has a key of its own; write nanoclaw:{path[-1]}"
-        for path in own_keys
+        for path in OWN_KEYS
         if _at(raw, path) is not None
     ] + [
         f"nanoclaw:settings.runtime.{field} is made from {source}; remove it"
-        for field, source in _FILLED_IN.items()
+        for field, source in FILLED_IN.items()
         if _at(raw, ("runtime", field)) is not None
     ]
 

@@ -29,7 +29,7 @@ _SIZES: Final = {
 ONE_POD: Final = frozenset({Purpose.STORE, Purpose.USAGE})
 """Mounted by one pod of ours and nobody else: databases, which belong on block storage."""
 
-_BLOCK: Final = (
+ONE_NODE: Final = (
     "ebs.csi.aws.com",
     "pd.csi.storage.gke.io",
     "disk.csi.azure.com",
@@ -50,20 +50,24 @@ _BLOCK: Final = (
 
 def only_one_node(provisioner: str) -> bool:
     """Whether volumes of this provisioner are known to be mounted by one node at a time: no ReadWriteMany."""
-    return provisioner in _BLOCK
+    return provisioner in ONE_NODE
 
 
 class StorageClassSettings(Settings):
     """A StorageClass that the stack makes; cluster-wide, so one stack makes it and others name it."""
 
     name: ObjectName
+    """For `storageClass` or `databaseStorageClass` to name."""
     provisioner: str = Field(min_length=1, max_length=253)
     """The CSI driver, as `kubectl get csidriver` lists it."""
     parameters: dict[str, str] = Field(default_factory=dict)
+    """What the driver is told; its documentation lists what there is."""
     mount_options: tuple[str, ...] = ()
+    """Of every volume, as `mount -o` takes them."""
     reclaim_policy: Literal["Retain", "Delete"] = "Retain"
     """What becomes of a volume whose claim is deleted."""
     binding: Literal["WaitForFirstConsumer", "Immediate"] = "WaitForFirstConsumer"
+    """Whether a volume is made once a pod needs it, where that pod runs, or at once."""
     expandable: bool = True
     """Whether claims may grow."""
 
@@ -81,7 +85,7 @@ class StorageSettings(Settings):
     """Of the groups' claims. Controller and agents mount them together: ReadWriteOnce keeps all of them on one node."""
     access_modes: dict[Purpose, AccessMode] = Field(default_factory=dict)
     """Access mode by purpose, where it is another; ReadWriteOnce for databases unless said here."""
-    sizes: dict[Purpose, Quantity] = Field(default_factory=dict)
+    sizes: dict[Purpose, Quantity] = Field(default_factory=dict, json_schema_extra={"default": dict(_SIZES)})
     """Size by purpose; what is left out gets its default."""
     group_sizes: dict[Folder, dict[Purpose, Quantity]] = Field(default_factory=dict)
     """Size by group and purpose, where a group needs another."""

@@ -26,16 +26,23 @@ class Purpose(StrEnum):
     """What a claim holds; the stack sizes claims by it."""
 
     GROUP = "group"
+    """A group's own files, and its memory."""
     IPC = "ipc"
+    """What passes between a group's agent and the controller; files of moments."""
     SESSIONS = "sessions"
+    """A group's conversations, as the agent keeps them."""
     FOLDER = "folder"
     """All three of a group, in the layout `per-group`."""
     PROJECT = "project"
+    """What main's agent sees of the project; can be pushed again."""
     GLOBAL = "global"
+    """The memory all groups share."""
     STORE = "store"
+    """The controller's database."""
     USAGE = "usage"
     """What groups used of the model, counted by the gateway."""
     DATA = "data"
+    """Everything but the databases, in the layout `shared`."""
 
 
 @dataclass(frozen=True)

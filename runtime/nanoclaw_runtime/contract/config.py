@@ -41,7 +41,9 @@ class Platform(StrEnum):
     """Who chooses uid and gid of the pods: we (1000) on Kubernetes, the namespace's range on OpenShift."""
 
     KUBERNETES = "kubernetes"
+    """uid, gid and fsGroup are 1000."""
     OPENSHIFT = "openshift"
+    """None of them is set; `restricted-v2` fills them in."""
 
 
 class Pattern(StrEnum):
@@ -75,8 +77,10 @@ class Priority(StrEnum):
     """Who goes first when groups wait for a place: a head start in the queue, never a right to starve others."""
 
     HIGH = "high"
+    """As if it had waited five minutes longer."""
     NORMAL = "normal"
     LOW = "low"
+    """As if it had waited five minutes less."""
 
 
 class ContractModel(BaseModel):
@@ -127,7 +131,7 @@ class Resources(ContractModel):
     memory_request: Quantity = "256Mi"
     """What the scheduler keeps free for it; as `512Mi`."""
     cpu_limit: Quantity = "1"
-    """Below one CPU the agent's start-up compile takes 19 s instead of 5."""
+    """Above it the container is slowed down; below one CPU an agent's start-up compile takes 19 s instead of 5."""
     memory_limit: Quantity = "1Gi"
     """Above it the container is killed."""
 
@@ -253,7 +257,7 @@ class AgentSettings(ContractModel):
 
     image: str = Field(min_length=1)
     """Reference of NanoClaw's agent image, with a tag or a digest."""
-    image_pull_policy: str = Field(default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When a node asks the registry again."""
     resources: Resources = Resources()
     """Of each session."""
