@@ -33,7 +33,7 @@ class Installation(pulumi.ComponentResource):
     def __init__(self, name: str, stack: Stack) -> None:
         settings = stack.settings
         served = custom_resources(stack)
-        provider = _provider(settings.cluster)
+        provider = _provider(stack)
         super().__init__(
             "nanoclaw:installation:Installation",
             name,
@@ -87,7 +87,8 @@ def _claims(
     return [claim for component in components for claim in component.claims]
 
 
-def _provider(cluster: ClusterSettings) -> kubernetes.Provider:
+def _provider(stack: Stack) -> kubernetes.Provider:
+    cluster = stack.settings.cluster
     return kubernetes.Provider(
         "cluster",
         # The path, not the content: the state holds no credentials, and `~` reads the same for everybody.
@@ -97,6 +98,7 @@ def _provider(cluster: ClusterSettings) -> kubernetes.Provider:
         # In place, for what the running controller watches or reads again.
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
+        render_yaml_to_directory=stack.render_to,
     )
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pulumi
 
 from nanoclaw_infra.settings.secrets import StackSecrets
 from nanoclaw_infra.settings.stack import StackSettings
+
+RENDER_VARIABLE: Final = "NANOCLAW_RENDER"
+"""Names the folder `make render` has the objects written to."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Stack:
     name: str
     settings: StackSettings
     secrets: StackSecrets
+    render_to: str | None = None
+    """Folder for the objects as YAML, in place of a cluster."""
 
 
 def load_stack(environ: Mapping[str, str]) -> Stack:
@@ -34,4 +39,5 @@ def load_stack(environ: Mapping[str, str]) -> Stack:
     if (rest := config.get_object("settings")) is not None:
         values["settings"] = rest
     settings = StackSettings.read(name, values, environ)
-    return Stack(name, settings, StackSecrets.read(name, config, settings))
+    secrets = StackSecrets.read(name, config, settings)
+    return Stack(name, settings, secrets, render_to=environ.get(RENDER_VARIABLE))
