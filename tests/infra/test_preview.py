@@ -101,6 +101,17 @@ def test_permission_for_a_namespace_covers_what_is_in_it_and_no_other():
     assert told(allowing(renamed, "Namespace/nanoclaw-dev-x")).status == 1
 
 
+def test_a_namespace_that_goes_is_a_loss_though_its_claims_are_not_named():
+    made = told(document(step("delete", "Namespace", "nanoclaw-dev", {})))
+
+    assert made.status == 1
+    assert "`Namespace/nanoclaw-dev` is deleted; it holds everything in it: all conversations" in made.text
+
+
+def test_nothing_to_do_is_said():
+    assert "### Stack `dev`: no changes" in review(json.dumps(document()), stack="dev").text
+
+
 def test_what_is_protected_is_listed_once_and_nothing_is_said_to_be_lost():
     made = told(recorded("protected-group-removed"))
 

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The stacks a change concerns, as a JSON list: those whose file changed since the commit $1, and all of them when the
+# program itself did or when no commit is given. Names other than letters, digits, '_', '.' and '-' are left out: they end
+# in commands.
+set -euo pipefail
+
+program='^(Pulumi\.yaml|__main__\.py|nanoclaw_infra/|runtime/nanoclaw_runtime/contract/|requirements/|pyproject\.toml)'
+files=$(git ls-files 'stacks/Pulumi.*.yaml')
+if [[ $# -gt 0 ]]; then
+  changed=$(git diff --name-only "$1"...HEAD)
+  if ! grep -qE "$program" <<<"$changed"; then
+    files=$(grep -Fxf <(printf '%s\n' "$files") <<<"$changed" || true)
+  fi
+fi
+# The stack `local` is the cluster of `make up` on somebody's machine.
+sed -nE 's|^stacks/Pulumi\.([A-Za-z0-9_.-]+)\.yaml$|\1|p' <<<"$files" | { grep -vx local || true; } |
+  jq --raw-input --slurp --compact-output 'split("\n") | map(select(. != ""))'
