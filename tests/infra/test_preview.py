@@ -13,6 +13,7 @@ import pytest
 from nanoclaw_infra.preview import main
 from nanoclaw_infra.preview.command import review
 from nanoclaw_infra.preview.comment import LONGEST
+from nanoclaw_infra.preview.document import LARGEST
 
 RECORDED = Path(__file__).parent / "previews"
 SIGNATURE = "4dabf18193072939515e22adb298388d"
@@ -259,6 +260,7 @@ def test_an_operation_of_a_newer_engine_is_never_taken_for_harmless():
         pytest.param('{"sequence": 1, "timestamp": 2}\n{"sequence": 2}\n', "is a stream of events", id="stream"),
         pytest.param('{"sequence": 1, "timestamp": 2}', "is a stream of events", id="stream of one"),
         pytest.param("[]", "JSON, but no object", id="list"),
+        pytest.param(" " * (LARGEST + 1), "has more than 64 MiB", id="huge"),
         pytest.param("{}", "neither steps nor diagnostics", id="other JSON"),
         pytest.param('{"steps": 7}', "a field is not as the engine writes it. (`steps`)", id="wrong type"),
         pytest.param('{"steps": ' + "[" * 100_000, "cut off or damaged JSON", id="deep"),
