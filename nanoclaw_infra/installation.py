@@ -88,6 +88,8 @@ def _claims(
 
 
 def _provider(stack: Stack) -> kubernetes.Provider:
+    if stack.render_to is not None:
+        return kubernetes.Provider("cluster", render_yaml_to_directory=stack.render_to)
     cluster = stack.settings.cluster
     return kubernetes.Provider(
         "cluster",
@@ -98,7 +100,6 @@ def _provider(stack: Stack) -> kubernetes.Provider:
         # In place, for what the running controller watches or reads again.
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
-        render_yaml_to_directory=stack.render_to,
     )
 
 
