@@ -16,14 +16,16 @@ from typing import Annotated, Final
 import typer
 
 from nanoclaw_runtime.api.schemas import AcceptedView, EventView
-from nanoclaw_runtime.cli import doctor, groups, host, logs, outbox, queue, render, tasks, transfer
+from nanoclaw_runtime.cli import doctor, groups, host, logs, outbox, prerequisites_stack, queue, render, tasks, transfer
 from nanoclaw_runtime.cli.conversation import Heard, Turn, hear
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.examine import examine, examine_direct, reachable
 from nanoclaw_runtime.cli.installation import Target
 from nanoclaw_runtime.cli.options import Options, finish, line, run, show
+from nanoclaw_runtime.cli.prerequisites import absent, prerequisites
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.cli.render import Output
+from nanoclaw_runtime.contract.needs import Needs
 from nanoclaw_runtime.kube.client import KubeClient
 
 COMMON: Final = ("--kubeconfig", "--context", "--namespace", "-n", "--url", "--token-file", "--output", "-o")
@@ -216,26 +218,74 @@ def show_logs(
 
 
 @app.command(name="doctor")
-def examine_all(context: typer.Context) -> None:
-    """Check everything a message needs on its way; the exit status is 1 when something fails."""
+def examine_all(
+    context: typer.Context,
+    *,
+    stack: Annotated[str | None, typer.Option(help="A stack: what it needs of its cluster first.")] = None,
+    project: Annotated[
+        Path | None,
+        typer.Option(help="Folder of Pulumi.yaml; the current one, or the checkout.", exists=True, file_okay=False),
+    ] = None,
+) -> None:
+    """Check everything a message needs on its way; the exit status is 1 when something fails.
+
+    With --stack also whether the cluster has what `pulumi up` and the agents will need, before the first one and after.
+    """
     options: Options = context.obj
+    if stack is not None:
+        _refuse_another_cluster(context)
 
     async def work() -> bool:
-        if options.target.url is not None:
+        if stack is not None:
+            found = await _examine_stack(prerequisites_stack.read(stack, project, os.environ), options)
+        elif options.target.url is not None:
             async with await Remote.connect(options.target) as remote:
                 found = await examine_direct(remote)
-            show(options, found, lambda: render.findings(found))
-            return doctor.healthy(found)
-        with _waiting("API server") as tell:
-            async with await KubeClient.connect(options.target.kubeconfig, options.target.context) as client:
-                found = [await reachable(client)]
-            if doctor.healthy(found):
-                async with await Remote.connect(options.target) as remote:
-                    found += await examine(remote, tell)
+        else:
+            found = await _examine_cluster(options)
         show(options, found, lambda: render.findings(found))
         return doctor.healthy(found)
 
     finish(work())
+
+
+async def _examine_cluster(options: Options) -> list[doctor.Finding]:
+    with _waiting("API server") as tell:
+        async with await KubeClient.connect(options.target.kubeconfig, options.target.context) as client:
+            found = [await reachable(client)]
+        if doctor.healthy(found):
+            async with await Remote.connect(options.target) as remote:
+                found += await examine(remote, tell)
+    return found
+
+
+async def _examine_stack(needs: Needs, options: Options) -> list[doctor.Finding]:
+    """What the stack needs first, and then the installation where there is one."""
+    target = Target(needs.kubeconfig, needs.context, needs.namespace, options.target.token)
+    with _waiting("API server") as tell:
+        async with await KubeClient.connect(target.kubeconfig, target.context) as client:
+            found = [await reachable(client)]
+            if not doctor.healthy(found):
+                return found
+            found += await prerequisites(client, needs, tell)
+            if why := await absent(client, needs):
+                return [*found, doctor.skipped("installation", why)]
+        async with await Remote.connect(target) as remote:
+            return found + await examine(remote, tell)
+
+
+def _refuse_another_cluster(context: typer.Context) -> None:
+    """A stack names its cluster and namespace; what an environment variable says is for other commands."""
+    assert context.parent is not None
+    for parameter, option in (
+        ("kubeconfig", "--kubeconfig"),
+        ("kube_context", "--context"),
+        ("namespace", "--namespace"),
+        ("url", "--url"),
+    ):
+        source = context.parent.get_parameter_source(parameter)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter("the stack says where it is; leave this out", param_hint=option)
 
 
 async def _answered(remote: Remote, options: Options, group: str, accepted: AcceptedView, timeout: float) -> bool:  # noqa: ASYNC109 - the option of the command

@@ -47,19 +47,38 @@ def healthy(findings: Iterable[Finding]) -> bool:
     return all(finding.verdict is not Verdict.BAD for finding in findings)
 
 
+def good(check: str, evidence: str) -> Finding:
+    return Finding(check=check, verdict=Verdict.GOOD, evidence=evidence)
+
+
+def doubtful(check: str, evidence: str, remedy: str) -> Finding:
+    return Finding(check=check, verdict=Verdict.DOUBTFUL, evidence=evidence, remedy=remedy)
+
+
+def failed(check: str, evidence: str, remedy: str) -> Finding:
+    """For what is wrong, and for what could not even be looked at."""
+    return Finding(check=check, verdict=Verdict.BAD, evidence=evidence, remedy=remedy)
+
+
 def skipped(check: str, because: str) -> Finding:
     return Finding(check=check, verdict=Verdict.SKIPPED, evidence=f"not looked at: {because}")
+
+
+def numbers_of(version: str) -> tuple[int, int] | None:
+    """Major and minor of a version such as `v1.36.3+build`; None when it has none."""
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def version(answer: str) -> Finding:
     """`answer` is the API server's gitVersion, such as `v1.36.3+build`."""
     check, oldest = "API server", ".".join(str(part) for part in OLDEST)
-    numbers = re.match(r"v?(\d+)\.(\d+)", answer)
+    numbers = numbers_of(answer)
     if numbers is None:
-        return _doubtful(check, f"reachable, version {answer!r}", f"make sure that it is Kubernetes {oldest} or newer")
-    if (int(numbers[1]), int(numbers[2])) < OLDEST:
-        return _bad(check, f"version {answer}", f"use a cluster of version {oldest} or newer")
-    return _good(check, f"reachable, version {answer}")
+        return doubtful(check, f"reachable, version {answer!r}", f"make sure that it is Kubernetes {oldest} or newer")
+    if numbers < OLDEST:
+        return failed(check, f"version {answer}", f"use a cluster of version {oldest} or newer")
+    return good(check, f"reachable, version {answer}")
 
 
 def deployment(found: Object) -> Finding:
@@ -67,28 +86,39 @@ def deployment(found: Object) -> Finding:
     status, wanted = found.get("status", {}), found.get("spec", {}).get("replicas", 1)
     available = status.get("availableReplicas", 0)
     if not wanted:
-        return _bad(check, "scaled to 0", f"kubectl scale deployment {names.CONTROLLER} --replicas=1")
+        return failed(check, "scaled to 0", f"kubectl scale deployment {names.CONTROLLER} --replicas=1")
     if available >= wanted:
-        return _good(check, f"{available} of {wanted} available")
+        return good(check, f"{available} of {wanted} available")
     reasons = [
         condition.get("message", "") for condition in status.get("conditions", ()) if condition["status"] == "False"
     ]
     evidence = "; ".join([f"{available} of {wanted} available", *filter(None, reasons)])
-    return _bad(check, evidence, "look at the pods below, and at `nanoclaw logs`")
+    return failed(check, evidence, "look at the pods below, and at `nanoclaw logs`")
+
+
+def daemon_set(found: Object) -> Finding:
+    """The controller with the pattern `nodelocal`."""
+    check, status = "controller", found.get("status", {})
+    wanted, available = status.get("desiredNumberScheduled", 0), status.get("numberAvailable", 0)
+    if not wanted:
+        return failed(check, "no node may run it", "look at controller.scheduling and the labels of the nodes")
+    if available >= wanted:
+        return good(check, f"on {available} of {wanted} nodes")
+    return failed(check, f"on {available} of {wanted} nodes", "look at the pods below, and at `nanoclaw logs`")
 
 
 def pods(found: Sequence[Object]) -> Finding:
     """Every pod that waits or failed, with its reason. An agent's trouble is retried, the controller's is not."""
     check, remedy = "pods", "kubectl describe the pod; its events name the reason"
     if not found:
-        return _bad(check, "there are none", "run `pulumi up`; the controller's pod belongs to it")
+        return failed(check, "there are none", "run `pulumi up`; the controller's pod belongs to it")
     troubles = {pod["metadata"]["name"]: _trouble(pod) for pod in found}
     evidence = "; ".join(f"{name}: {trouble}" for name, trouble in troubles.items() if trouble)
     if not evidence:
-        return _good(check, f"{len(found)} without trouble")
+        return good(check, f"{len(found)} without trouble")
     if any(_is_controller(pod) and _trouble(pod) for pod in found):
-        return _bad(check, evidence, remedy)
-    return _doubtful(check, evidence, remedy)
+        return failed(check, evidence, remedy)
+    return doubtful(check, evidence, remedy)
 
 
 def claims(found: Sequence[Object]) -> Finding:
@@ -97,16 +127,16 @@ def claims(found: Sequence[Object]) -> Finding:
     lost = [name for name, phase in phases.items() if phase == "Lost"]
     pending = [name for name, phase in phases.items() if phase == "Pending"]
     if lost:
-        return _bad(check, f"lost: {', '.join(lost)}", "their volumes are gone; restore them from a backup")
+        return failed(check, f"lost: {', '.join(lost)}", "their volumes are gone; restore them from a backup")
     if pending:
-        return _doubtful(
+        return doubtful(
             check,
             f"not bound: {', '.join(pending)}",
             "fine while no pod has used them; otherwise check the storage class and `kubectl describe pvc`",
         )
     if not found:
-        return _bad(check, "there are no claims", "run `pulumi up`")
-    return _good(check, f"{len(found)} bound")
+        return failed(check, "there are no claims", "run `pulumi up`")
+    return good(check, f"{len(found)} bound")
 
 
 def rights(allowed: Mapping[str, bool]) -> Finding:
@@ -114,16 +144,16 @@ def rights(allowed: Mapping[str, bool]) -> Finding:
     check = "your rights"
     missing = [what for what, may in allowed.items() if not may]
     if missing:
-        return _bad(check, f"you may not {', '.join(missing)}", "ask for these rights in the namespace")
-    return _good(check, f"all {len(allowed)} that this command line needs")
+        return failed(check, f"you may not {', '.join(missing)}", "ask for these rights in the namespace")
+    return good(check, f"all {len(allowed)} that this command line needs")
 
 
 def readiness(report: Readiness) -> list[Finding]:
     """The controller's own checks, one finding each."""
     return [
-        _good(f"controller: {check.name}", check.detail)
+        good(f"controller: {check.name}", check.detail)
         if check.ok
-        else _bad(f"controller: {check.name}", check.detail, "`nanoclaw logs` has the reason")
+        else failed(f"controller: {check.name}", check.detail, "`nanoclaw logs` has the reason")
         for check in report.checks
     ]
 
@@ -134,7 +164,7 @@ def warnings(found: Sequence[Object], now: datetime) -> Finding:
     recent = [(moment, event) for event in found if (moment := _moment(event)) and now - moment <= RECENT]
     recent.sort(key=lambda one: one[0], reverse=True)
     if not recent:
-        return _good(check, f"no warnings in the last {RECENT.seconds // 60} minutes")
+        return good(check, f"no warnings in the last {RECENT.seconds // 60} minutes")
     # One of each reason: every pod of a cluster may complain about the same thing.
     reasons = {event.get("reason", ""): event for _, event in reversed(recent)}
     told = [
@@ -142,7 +172,7 @@ def warnings(found: Sequence[Object], now: datetime) -> Finding:
         for reason, event in list(reversed(reasons.items()))[:_SHOWN_EVENTS]
     ]
     more = f" and {len(reasons) - _SHOWN_EVENTS} more" if len(reasons) > _SHOWN_EVENTS else ""
-    return _doubtful(check, "; ".join(told) + more, "kubectl get events, when something above has failed")
+    return doubtful(check, "; ".join(told) + more, "kubectl get events, when something above has failed")
 
 
 def _cut(message: str) -> str:
@@ -171,20 +201,3 @@ def _trouble(pod: Object) -> str:
 def _moment(event: Object) -> datetime | None:
     told = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp")
     return datetime.fromisoformat(told) if told else None
-
-
-def _good(check: str, evidence: str) -> Finding:
-    return Finding(check=check, verdict=Verdict.GOOD, evidence=evidence)
-
-
-def _doubtful(check: str, evidence: str, remedy: str) -> Finding:
-    return Finding(check=check, verdict=Verdict.DOUBTFUL, evidence=evidence, remedy=remedy)
-
-
-def _bad(check: str, evidence: str, remedy: str) -> Finding:
-    return Finding(check=check, verdict=Verdict.BAD, evidence=evidence, remedy=remedy)
-
-
-def failed(check: str, evidence: str, remedy: str) -> Finding:
-    """For what could not even be looked at."""
-    return _bad(check, evidence, remedy)

@@ -14,7 +14,7 @@ from nanoclaw_runtime.cli import doctor
 from nanoclaw_runtime.cli.direct import Direct
 from nanoclaw_runtime.cli.doctor import Finding, Verdict
 from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable, Refused
-from nanoclaw_runtime.cli.installation import DEPLOYMENTS
+from nanoclaw_runtime.cli.installation import CONTROLLER_SELECTOR, DEPLOYMENTS
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.kube.client import KubeClient
@@ -22,6 +22,7 @@ from nanoclaw_runtime.kube.errors import KubeError, NotFound
 from nanoclaw_runtime.kube.resources import CLAIMS, EVENTS, PODS, Resource
 
 NAMESPACES: Final = Resource("Namespace", "namespaces", namespaced=False)
+DAEMON_SETS: Final = Resource("DaemonSet", "daemonsets", "/apis/apps/v1")
 OURS: Final = f"{labels.NAME}=nanoclaw"
 
 _RIGHTS: Final = (
@@ -49,7 +50,7 @@ async def examine(remote: Remote, tell: Tell) -> list[Finding]:
     """Every finding behind the API server; `tell` hears what is looked at."""
     looks: tuple[tuple[str, Callable[[Remote], Awaitable[Finding]]], ...] = (
         ("namespace", _namespace),
-        ("controller", _deployment),
+        ("controller", _controller),
         ("pods", _pods),
         ("volumes", _claims),
         ("your rights", _rights),
@@ -94,10 +95,15 @@ async def _namespace(remote: Remote) -> Finding:
     return Finding(check="namespace", verdict=Verdict.GOOD, evidence=remote.cluster.namespace)
 
 
-async def _deployment(remote: Remote) -> Finding:
-    return doctor.deployment(
-        await remote.cluster.client.get(DEPLOYMENTS, names.CONTROLLER, namespace=remote.cluster.namespace)
-    )
+async def _controller(remote: Remote) -> Finding:
+    """One Deployment, or with the pattern `nodelocal` a member on each node."""
+    client, namespace = remote.cluster.client, remote.cluster.namespace
+    try:
+        return doctor.deployment(await client.get(DEPLOYMENTS, names.CONTROLLER, namespace=namespace))
+    except NotFound:
+        if not await client.list(DAEMON_SETS, namespace=namespace, labels=CONTROLLER_SELECTOR):
+            raise
+        return doctor.daemon_set(await client.get(DAEMON_SETS, names.CONTROLLER, namespace=namespace))
 
 
 async def _pods(remote: Remote) -> Finding:

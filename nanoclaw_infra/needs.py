@@ -1,0 +1,223 @@
+"""What a stack's settings ask of its cluster, for `nanoclaw doctor --stack`, which finds `read` by its entry point.
+
+Facts about the settings alone; `tests/infra/test_needs.py` holds them against what the components declare. Not here:
+what a cluster has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from nanoclaw_infra.namespace import pod_security
+from nanoclaw_infra.settings.file import read_stack
+from nanoclaw_infra.settings.refusals import StackRefused
+from nanoclaw_infra.settings.rules import declared_claims
+from nanoclaw_infra.settings.stack import StackSettings
+from nanoclaw_infra.settings.storage import ONE_NODE, ONE_POD, StorageClassSettings
+from nanoclaw_infra.settings.told import AGENT_PRIORITY, CONTROLLER_PRIORITY, priority_class, told
+from nanoclaw_runtime.contract.config import Pattern, Platform, Scheduling
+from nanoclaw_runtime.contract.needs import (
+    ClaimNeed,
+    CustomKinds,
+    Feature,
+    Kind,
+    Needs,
+    SecretNeed,
+    StackUnusable,
+    Workload,
+)
+
+CHECKOUT: Final = Path(__file__).resolve().parents[1]
+"""Where `Pulumi.yaml` and the stack files are, unless another folder is named."""
+_PROMETHEUS: Final = "monitoring.coreos.com"
+_EXTERNAL_SECRETS: Final = "external-secrets.io"
+
+_ALWAYS: Final = (
+    Kind("ServiceAccount", "serviceaccounts"),
+    Kind("ConfigMap", "configmaps"),
+    Kind("Secret", "secrets"),
+    Kind("Service", "services"),
+    Kind("Role", "roles", "rbac.authorization.k8s.io"),
+    Kind("RoleBinding", "rolebindings", "rbac.authorization.k8s.io"),
+    Kind("PodDisruptionBudget", "poddisruptionbudgets", "policy"),
+)
+_ATTACH: Final = Feature(
+    "closing an agent's input on the open connection",
+    (1, 30),
+    "",
+    "it is closed by dropping the connection, and answers are read from the pod's log",
+    essential=False,
+)
+_GUARDRAILS: Final = Feature(
+    "ValidatingAdmissionPolicy",
+    (1, 30),
+    "guardrails.enabled",
+    "`pulumi up` fails: there is no such kind",
+    essential=True,
+)
+_ONE_POD: Final = Feature(
+    "the access mode ReadWriteOncePod", (1, 27), "storage.accessModes", "such claims are refused", essential=True
+)
+_OPENSHIFT: Final = Feature("restricted-v2 for every account", (1, 25), "", "pods are refused", essential=True)
+
+
+def read(stack: str, project: Path | None, environ: Mapping[str, str]) -> Needs:
+    """The needs of the stack in `project`: the current folder, or else this checkout. Raises StackUnusable."""
+    if project is None:
+        project = Path.cwd() if (Path.cwd() / "Pulumi.yaml").is_file() else CHECKOUT
+    try:
+        return needs(stack, read_stack(stack, project, environ))
+    except StackRefused as refused:
+        raise StackUnusable(str(refused)) from None
+
+
+def needs(stack: str, settings: StackSettings) -> Needs:
+    made = settings.storage.make_class
+    return Needs(
+        stack=stack,
+        kubeconfig=Path(settings.cluster.kubeconfig).expanduser(),
+        context=settings.cluster.context,
+        namespace=settings.namespace.name,
+        makes_namespace=settings.namespace.create,
+        pod_security=pod_security(settings.runtime),
+        protects_data=settings.protect_data,
+        config=told(settings),
+        groups=settings.groups.groups,
+        kinds=(*_ALWAYS, *_kinds(settings)),
+        features=tuple(_features(settings)),
+        claims=tuple(_claims(settings)),
+        workloads=tuple(_workloads(settings)),
+        custom=tuple(_custom(settings)),
+        secrets=tuple(_secrets(settings)),
+        made_class=None if made is None else _storage_class(made),
+        made_priorities=_priorities(settings),
+        one_node_provisioners=ONE_NODE,
+        dns_namespace=settings.network.dns_namespace if settings.network.enabled else None,
+    )
+
+
+def _kinds(settings: StackSettings) -> Iterator[Kind]:
+    nodelocal = settings.runtime.pattern is Pattern.NODELOCAL
+    guardrails, custom = settings.guardrails.enabled, {each.group for each in _custom(settings)}
+    wanted = {
+        Kind("Namespace", "namespaces", namespaced=False): settings.namespace.create,
+        Kind("ResourceQuota", "resourcequotas"): bool(settings.namespace.quota),
+        Kind("LimitRange", "limitranges"): settings.namespace.container_limits is not None,
+        Kind("PersistentVolumeClaim", "persistentvolumeclaims"): bool(declared_claims(settings)),
+        Kind("StorageClass", "storageclasses", "storage.k8s.io", namespaced=False): bool(settings.storage.make_class),
+        Kind("DaemonSet", "daemonsets", "apps"): nodelocal,
+        Kind("Deployment", "deployments", "apps"): not nodelocal or settings.gateway.enabled,
+        Kind("NetworkPolicy", "networkpolicies", "networking.k8s.io"): settings.network.enabled,
+        Kind("PriorityClass", "priorityclasses", "scheduling.k8s.io", namespaced=False): settings.priorities.enabled,
+        **{
+            Kind(kind, plural, "admissionregistration.k8s.io", namespaced=False): guardrails
+            for kind, plural in (
+                ("ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
+                ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
+            )
+        },
+        Kind("ServiceMonitor", "servicemonitors", _PROMETHEUS): _PROMETHEUS in custom,
+        Kind("PrometheusRule", "prometheusrules", _PROMETHEUS): _PROMETHEUS in custom,
+        Kind("ExternalSecret", "externalsecrets", _EXTERNAL_SECRETS): _EXTERNAL_SECRETS in custom,
+    }
+    return (kind for kind, asked in wanted.items() if asked)
+
+
+def _features(settings: StackSettings) -> Iterator[Feature]:
+    yield _ATTACH
+    if settings.guardrails.enabled:
+        yield _GUARDRAILS
+    if any(settings.storage.mode(claim.purpose) == "ReadWriteOncePod" for claim in declared_claims(settings)):
+        yield _ONE_POD
+    if settings.runtime.platform is Platform.OPENSHIFT:
+        yield _OPENSHIFT
+
+
+def _claims(settings: StackSettings) -> Iterator[ClaimNeed]:
+    storage = settings.storage
+    for claim in declared_claims(settings):
+        yield ClaimNeed(
+            name=claim.name,
+            storage_class=storage.class_of(claim.purpose),
+            access_mode=storage.mode(claim.purpose),
+            size=storage.size(claim.purpose, claim.folder),
+            database=claim.purpose in ONE_POD,
+            adopted=claim.name in storage.adopt,
+        )
+
+
+def _workloads(settings: StackSettings) -> Iterator[Workload]:
+    """Our own pods have a priority of the stack's where it makes some, as its components have it."""
+    runtime, agent = settings.runtime, told(settings).agent
+    folder = runtime.node_root if runtime.pattern is Pattern.NODELOCAL else None
+    yield Workload("agent", agent.image, agent.resources, agent.scheduling, runtime.max_concurrent_sessions, folder)
+    own = {"controller": settings.controller} | ({"gateway": settings.gateway} if settings.gateway.enabled else {})
+    for name, workload in own.items():
+        yield Workload(
+            name,
+            settings.controller.image,
+            workload.resources,
+            _prioritised(settings, workload.scheduling),
+            node_folder=folder if name == "controller" else None,
+        )
+
+
+def _prioritised(settings: StackSettings, given: Scheduling) -> Scheduling:
+    if not settings.priorities.enabled or given.priority_class is not None:
+        return given
+    return given.model_copy(update={"priority_class": priority_class(settings, CONTROLLER_PRIORITY)})
+
+
+def _priorities(settings: StackSettings) -> tuple[str, ...]:
+    if not settings.priorities.enabled:
+        return ()
+    return tuple(priority_class(settings, role) for role in (CONTROLLER_PRIORITY, AGENT_PRIORITY))
+
+
+def _custom(settings: StackSettings) -> Iterator[CustomKinds]:
+    if settings.monitoring.enabled:
+        yield CustomKinds(
+            _PROMETHEUS,
+            ("v1",),
+            ("servicemonitors", "prometheusrules"),
+            "monitoring.enabled",
+            "the Prometheus operator",
+        )
+    if (external := settings.credentials.external) is not None:
+        # The stores are cluster-wide or of the namespace; either kind comes with the operator.
+        plural = "clustersecretstores" if external.store_kind == "ClusterSecretStore" else "secretstores"
+        yield CustomKinds(
+            _EXTERNAL_SECRETS,
+            ("v1", "v1beta1"),
+            ("externalsecrets", plural),
+            "credentials.external",
+            "the External Secrets operator",
+        )
+
+
+def _secrets(settings: StackSettings) -> Iterator[SecretNeed]:
+    if settings.credentials.existing_secret is not None:
+        yield SecretNeed(settings.credentials.existing_secret, "credentials.existingSecret")
+    places = {
+        "runtime.agent": settings.runtime.agent.scheduling,
+        "controller": settings.controller.scheduling,
+        "gateway": settings.gateway.scheduling if settings.gateway.enabled else Scheduling(),
+    }
+    told_of: dict[str, str] = {}
+    for place, scheduling in places.items():
+        for name in scheduling.image_pull_secrets:
+            told_of.setdefault(name, f"{place}.scheduling.imagePullSecrets")
+    for name, setting in told_of.items():
+        yield SecretNeed(name, setting)
+
+
+def _storage_class(made: StorageClassSettings) -> dict[str, Any]:
+    return {
+        "metadata": {"name": made.name},
+        "provisioner": made.provisioner,
+        "reclaimPolicy": made.reclaim_policy,
+        "volumeBindingMode": made.binding,
+        "allowVolumeExpansion": made.expandable,
+    }
