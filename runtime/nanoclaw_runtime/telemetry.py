@@ -17,6 +17,9 @@ LATENCY: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 
 OWN_SHARE: Final = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 5)
 # Seconds; the goal is 50 ms at p99.
 
+WAITS: Final = (0.01, 1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600)
+# Seconds; a place is free at once, or when another group's session ends.
+
 
 def configure_logging(stream: TextIO | None = None) -> None:
     """One JSON object a line on stderr, or coloured lines when that is a terminal; libraries' logs join in."""
@@ -64,6 +67,17 @@ class Metrics:
         self.sessions = Gauge(
             "nanoclaw_sessions", "Sessions that are alive, by state.", ["state"], registry=self.registry
         )
+        self.session_silent_seconds = Gauge(
+            "nanoclaw_session_silent_seconds",
+            "Since the longest silent session of this state began, said or was given something; 0 when there is none.",
+            ["state"],
+            registry=self.registry,
+        )
+        self.session_overdue_seconds = Gauge(
+            "nanoclaw_session_overdue_seconds",
+            "Since the controller began to end the session that resists it longest; 0 when there is none.",
+            registry=self.registry,
+        )
         self.sessions_ended = Counter(
             "nanoclaw_sessions_ended",
             "Sessions that are over; `failure` is empty when one ended well.",
@@ -72,6 +86,28 @@ class Metrics:
         )
         self.groups_waiting = Gauge(
             "nanoclaw_groups_waiting", "Groups with messages that wait for a free place.", registry=self.registry
+        )
+        self.longest_wait_seconds = Gauge(
+            "nanoclaw_longest_wait_seconds",
+            "Since the group that waits longest for a free place began to; 0 when none waits.",
+            registry=self.registry,
+        )
+        self.wait_seconds = Histogram(
+            "nanoclaw_wait_seconds",
+            "From a group beginning to wait for a place to getting it.",
+            buckets=WAITS,
+            registry=self.registry,
+        )
+        self.messages_given_up = Counter(
+            "nanoclaw_messages_given_up", "Messages that no session answered in all tries.", registry=self.registry
+        )
+        self.outbox_oldest_seconds = Gauge(
+            "nanoclaw_outbox_oldest_seconds",
+            "Since the oldest text that no chat network has taken yet was written; 0 when there is none.",
+            registry=self.registry,
+        )
+        self.texts_given_up = Counter(
+            "nanoclaw_texts_given_up", "Texts that a chat network did not take in all tries.", registry=self.registry
         )
         self.agent_requests = Counter(
             "nanoclaw_agent_requests",
@@ -91,6 +127,7 @@ class Metrics:
             buckets=OWN_SHARE,
             registry=self.registry,
         )
+        self.ready = Gauge("nanoclaw_ready", "1 when the last readiness probe found all well.", registry=self.registry)
         self.watch_age_seconds = Gauge(
             "nanoclaw_watch_age_seconds", "Since something was last heard on a watch.", ["kind"], registry=self.registry
         )

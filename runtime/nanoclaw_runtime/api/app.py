@@ -169,6 +169,7 @@ def _probes(controller: ControllerView, metrics: Metrics) -> APIRouter:
     async def readyz(response: Response) -> Readiness:
         readiness = Readiness.of(await controller.checks())
         response.status_code = 200 if readiness.ready else 503
+        metrics.ready.set(readiness.ready)
         return readiness
 
     @router.get("/metrics")

@@ -20,6 +20,7 @@ from nanoclaw_runtime.channels.base import Channel, ChannelFailed, ChannelRefuse
 from nanoclaw_runtime.domain.errors import StoreFailed
 from nanoclaw_runtime.store.outbox import Outbox
 from nanoclaw_runtime.store.records import Post
+from nanoclaw_runtime.telemetry import Metrics
 
 CHATS_AT_ONCE: Final = 16
 """Chats that are written to at the same time; networks ask bots to stay below 30 messages a second."""
@@ -50,6 +51,7 @@ class Courier:
         outbox: Outbox,
         channels: Sequence[Channel],
         *,
+        metrics: Metrics | None = None,
         pause: Callable[[int, float | None], float] = pause,
         store_pause: float = STORE_PAUSE,
     ) -> None:
@@ -59,6 +61,9 @@ class Courier:
         self._store_pause = store_pause
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._freed = asyncio.Event()
+        self._oldest: datetime | None = None
+        self._metrics = metrics or Metrics()
+        self._metrics.outbox_oldest_seconds.set_function(self._oldest_age)
 
     async def run(self) -> None:
         """Deliver until cancelled; then bring what is under way to its end, so that it is not sent again."""
@@ -75,11 +80,15 @@ class Courier:
     async def _send_due(self, tasks: asyncio.TaskGroup) -> datetime | None:
         """Send what is due; when there is more to do unless somebody wakes us before."""
         now, busy = datetime.now(UTC), set(self._under_way)
+        self._oldest = await self._outbox.oldest_waiting()
         # What is under way now may be recorded behind the look, so the look tells nothing about those chats.
         due = await self._outbox.due(now, CHATS_AT_ONCE + len(busy))
         for post in [post for post in due if post.jid not in busy][: CHATS_AT_ONCE - len(busy)]:
             self._under_way[post.jid] = tasks.create_task(self._deliver(post), name=f"text {post.id} to {post.jid}")
         return await self._outbox.next_due(now)
+
+    def _oldest_age(self) -> float:
+        return 0.0 if self._oldest is None else (datetime.now(UTC) - self._oldest).total_seconds()
 
     async def _rest(self, added: asyncio.Event, until: datetime | None) -> None:
         seconds = None if until is None else max(0.0, (until - datetime.now(UTC)).total_seconds())
@@ -127,6 +136,7 @@ class Courier:
         log = _log.bind(jid=post.jid, group=post.folder, post=post.id, reason=told)
         if isinstance(error, ChannelRefused) or post.attempts + 1 >= TRIES:
             await self._recorded(partial(self._outbox.failed, post.id, told, at=now))
+            self._metrics.texts_given_up.inc()
             log.error("text given up")
             return
         seconds = self._pause(post.attempts, error.retry_after)

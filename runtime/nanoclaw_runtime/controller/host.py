@@ -115,7 +115,7 @@ class Host:
         self._desk = RequestDesk(
             means.tree, store.database, self.groups.all, effects, zone=config.timezone, metrics=metrics
         )
-        self._courier = Courier(self.outbox, means.channels)
+        self._courier = Courier(self.outbox, means.channels, metrics=metrics)
         self._inbound = ChannelInbound(
             self.controller.accept, self._folder_of, self.chats, assistant_name=config.assistant_name
         )

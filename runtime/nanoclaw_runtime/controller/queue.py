@@ -55,6 +55,10 @@ class Work(Protocol):
         ...
 
 
+def _nobody(_seconds: float) -> None:
+    """Nobody has to know."""
+
+
 class GroupQueue:
     """The schedule with tasks and timers. Lives inside the task group it is given."""
 
@@ -66,10 +70,13 @@ class GroupQueue:
         *,
         protection: float,
         priority: Callable[[str], Priority],
+        waited: Callable[[float], None] = _nobody,
     ) -> None:
+        """`waited` is told the seconds a group waited for its place, whenever one gets it."""
         self._schedule = Schedule(limit, protection=protection, priority=priority)
         self._work = work
         self._tasks = tasks
+        self._waited = waited
 
     def message(self, folder: str) -> None:
         """The group has a message that wants an answer."""
@@ -117,12 +124,19 @@ class GroupQueue:
     def waiting(self) -> int:
         return self._schedule.waiting
 
+    @property
+    def longest_wait(self) -> float:
+        """Seconds for which the group that waits longest has waited; 0 when none waits."""
+        return self._schedule.longest_wait(_now())
+
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
                 case Start(folder):
+                    self._waited(self._schedule.waited(folder))
                     self._do(self._run(folder), f"session of {folder}")
                 case StartTask(folder, task):
+                    self._waited(self._schedule.waited(folder))
                     self._do(self._run_task(folder, task), f"task of {folder}")
                 case Pipe(folder):
                     self._do(self._pipe(folder), f"follow-up to {folder}")

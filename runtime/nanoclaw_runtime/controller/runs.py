@@ -107,6 +107,7 @@ class Runs:
             tasks,
             protection=config.idle_protection,
             priority=self._priority,
+            waited=self._around.metrics.wait_seconds.observe,
         )
 
     @property
@@ -149,6 +150,7 @@ class Runs:
     async def give_up(self, folder: str) -> bool:
         diagnosis, messages = self._last_failure.pop(folder)
         await self._fail(folder, messages, diagnosis.chat)
+        self._around.metrics.messages_given_up.inc(len(messages))
         _log.error("messages given up", group=folder, messages=len(messages), reason=diagnosis.operator)
         return await self._more_waits(folder)
 
@@ -246,6 +248,7 @@ class Runs:
             f"session {ref.session} of group {ref.folder!r} broke in the controller; its log has the traceback",
             "The assistant could not be reached.",
         )
+        self._around.metrics.sessions_ended.labels(diagnosis.kind).inc()
         store, unanswered = self._around.store, list[int]()
         if await store.session(ref.session) is not None:  # even its beginning may not have been recorded
             unanswered = await store.end_session(ref.session, failure=diagnosis, at=datetime.now(UTC))
@@ -316,6 +319,7 @@ class Runs:
             "its messages are tried again",
             "The assistant was interrupted and tries again.",
         )
+        self._around.metrics.sessions_ended.labels(diagnosis.kind).inc()
         if record.task is not None and record.outputs:
             # It had answered. Without an answer it is still due, and runs again.
             said = await self._around.store.last_text(record.id)
@@ -335,11 +339,21 @@ class Runs:
     def _show_metrics(self) -> None:
         metrics = self._around.metrics
         metrics.groups_waiting.set_function(lambda: self._queue.waiting if self._queue else 0)
+        metrics.longest_wait_seconds.set_function(lambda: self._queue.longest_wait if self._queue else 0)
+        metrics.session_overdue_seconds.set_function(
+            lambda: max((session.overdue for session in self.alive.values()), default=0)
+        )
         for state in SessionState:
             metrics.sessions.labels(state).set_function(partial(self._count, state))
+            metrics.session_silent_seconds.labels(state).set_function(partial(self._longest_silence, state))
+        for kind in ("", *FailureKind):
+            metrics.sessions_ended.labels(kind)  # from 0 on, so that the first one is seen as an increase
 
     def _count(self, state: SessionState) -> int:
         return sum(session.status().state is state for session in self.alive.values())
+
+    def _longest_silence(self, state: SessionState) -> float:
+        return max((each.silence for each in self.alive.values() if each.status().state is state), default=0)
 
     def _known(self, folder: str) -> GroupSpec | None:
         try:

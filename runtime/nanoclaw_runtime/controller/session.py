@@ -137,6 +137,7 @@ class Session:
         self._starting = True
         self._progressed = False
         self._ended_as: Verdict | None = None
+        self._ending_since: float | None = None
         self._error: str | None = None
         self._said: str | None = None
         self._resumed = ref.kind is SessionKind.MESSAGES
@@ -249,6 +250,16 @@ class Session:
             last_output=self._last_output,
         )
 
+    @property
+    def silence(self) -> float:
+        """Seconds since it began, said or was given something."""
+        return _now() - self._moments.active
+
+    @property
+    def overdue(self) -> float:
+        """Seconds since it was to be ended for being silent, or for not ending when it was asked to; 0 before that."""
+        return 0.0 if self._ending_since is None else _now() - self._ending_since
+
     async def _stdin(self, group: GroupSpec, opening: Opening) -> bytes:
         around = self._around
         resumed = await around.store.agent_session(group.folder) if opening.resume else None
@@ -311,7 +322,7 @@ class Session:
                 case Verdict.CLOSE:
                     await self._close()
                 case Verdict.END_CLOSED | Verdict.END_SILENT:
-                    self._ended_as = decision
+                    self._ended_as, self._ending_since = decision, _now()
                     self._signals.closing()
                     await self._end(running)
                     return

@@ -138,6 +138,7 @@ class _Group:
     failures: int = 0
     idle_since: float | None = None
     held_since: float = 0.0
+    waits_since: float = 0.0
     place: _Place | None = None
     favoured: bool = False
     """Its session began ahead of the groups that waited, or ends for one of them: its backlog has to wait now."""
@@ -306,6 +307,15 @@ class Schedule:
         """Groups that wait for a slot."""
         return len(self._queue)
 
+    def longest_wait(self, now: float) -> float:
+        """Seconds for which the group that waits longest has waited; 0 when none waits."""
+        return max((now - self._groups[folder].waits_since for _, folder in self._queue), default=0.0)
+
+    def waited(self, folder: str) -> float:
+        """Seconds for which the group waited for the place it has now."""
+        group = self._groups[folder]
+        return group.held_since - group.waits_since
+
     # How it is done
 
     def _group(self, folder: str) -> _Group:
@@ -319,7 +329,7 @@ class Schedule:
         group = self._group(folder)
         self._arrivals += 1
         group.place = (0 if own_backlog else 1, now - HEAD_START[self._priority(folder)], self._arrivals)
-        group.phase = Phase.WAITING
+        group.phase, group.waits_since = Phase.WAITING, now
         self._queue.add((group.place, folder))
 
     def _leave_queue(self, folder: str) -> None:

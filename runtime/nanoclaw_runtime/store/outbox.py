@@ -63,6 +63,11 @@ class Outbox:
         query = sa.select(sa.func.min(_heads().where(outbox.c.next_attempt > now).subquery().c.next_attempt))
         return await self.database.transaction(lambda connection: connection.scalar(query))
 
+    async def oldest_waiting(self) -> datetime | None:
+        """When the oldest text that no network has taken was posted; None when there is none."""
+        query = sa.select(sa.func.min(outbox.c.created)).where(outbox.c.state == PostState.WAITING)
+        return await self.database.transaction(lambda connection: connection.scalar(query))
+
     async def part_sent(self, number: int) -> None:
         """The network has taken one more piece of the text, though not the last one."""
         values = {"parts": outbox.c.parts + 1, "attempts": 0, "error": None}
