@@ -236,6 +236,16 @@ def test_names_of_the_cluster_are_known_and_others_refused_at_once(core, cluster
     assert "timed out" not in outside
 
 
+def test_dns_that_somebody_deleted_is_there_again_after_a_start(cluster, core):
+    apps = client.AppsV1Api(core.api_client)
+    before = apps.read_namespaced_deployment(ACCOUNT, NAMESPACE)
+    apps.delete_namespaced_deployment(ACCOUNT, NAMESPACE)
+    cluster.start(Progress(StringIO()))
+    after = apps.read_namespaced_deployment(ACCOUNT, NAMESPACE)
+    assert after.metadata.uid != before.metadata.uid
+    assert after.spec == before.spec
+
+
 def test_policies_hold_after_the_api_the_node_and_the_enforcer_were_gone(cluster, core, cluster_namespace):
     create_policy(core, cluster_namespace, "closed", podSelector=only("closed"), policyTypes=["Egress"])
     (node,) = cluster.nodes

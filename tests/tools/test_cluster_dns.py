@@ -61,6 +61,16 @@ def test_another_program_or_other_settings_make_another_pod(monkeypatch):
     assert pod() != settings
 
 
+def test_dns_is_as_wanted_when_the_last_object_tells_of_the_same_ones(monkeypatch):
+    path, deployment = dns.objects(INSTANCE)[-1]
+    assert path == dns.DEPLOYMENT
+    assert dns.as_wanted(INSTANCE, deployment)
+    assert not dns.as_wanted(INSTANCE, None)
+    assert not dns.as_wanted(INSTANCE, {"metadata": {}})
+    monkeypatch.setattr(dns, "PORT", 53)
+    assert not dns.as_wanted(INSTANCE, deployment)
+
+
 @pytest.mark.parametrize("word", ["forward", "resolv.conf"])
 def test_nothing_is_asked_of_the_machines_own_resolver(word):
     assert word not in dns.configuration()

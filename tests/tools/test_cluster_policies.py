@@ -135,6 +135,12 @@ def test_a_rule_whose_peers_do_not_exist_allows_nobody():
     assert allowed(AGENT, "Egress", egress({"to": [{"ipBlock": {"cidr": "2001:db8::/32"}}]})) == []
 
 
+@pytest.mark.parametrize("block", [{"cidr": "010.0.0.0/8"}, {"cidr": "10.0.0.0/8", "except": ["10.01.0.0/16"]}])
+def test_a_network_that_cannot_be_read_allows_nobody_and_spoils_no_other_rule(block):
+    rules = {"to": [{"ipBlock": block}]}, {"ports": [{"port": 1}]}
+    assert allowed(AGENT, "Egress", egress(*rules)) == [Allowed(Peer(None), Ports("TCP", 1, 1))]
+
+
 def test_a_network_is_allowed_but_for_its_exceptions():
     block = {"cidr": "10.9.0.0/16", "except": ["10.9.1.0/24", "10.9.2.0/24"]}
     (found,) = allowed(AGENT, "Egress", egress({"to": [{"ipBlock": block}]}))

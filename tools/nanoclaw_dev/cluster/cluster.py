@@ -69,7 +69,7 @@ class Cluster:
         """Return when pods can be started. Raises SetupError before work starts where it cannot."""
         system.check_root()
         with locked(self.instance):
-            if self._healthy():
+            if self._healthy() and self._dns_as_wanted():
                 return
             if not self.processes.names():
                 system.check_space(self.instance.folder)
@@ -151,6 +151,9 @@ class Cluster:
         self.processes.wait(lambda: api.get(there) is not None, f"{there} exists", API_SERVER, seconds=BOOT)
         for path, manifest in dns.objects(self.instance):
             api.apply(path, manifest)
+
+    def _dns_as_wanted(self) -> bool:
+        return dns.as_wanted(self.instance, self.control_plane.api.get(dns.DEPLOYMENT))
 
     def _own(self, name: str) -> Program:
         instance = self.instance

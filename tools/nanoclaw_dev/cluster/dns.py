@@ -6,6 +6,7 @@ who asks from a closed network waits for a timeout. Nothing in here talks to the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -31,6 +32,8 @@ TTL = 5
 # Seconds an answer may be remembered, so that a Service made anew is found.
 
 CORE, APPS, RBAC = "/api/v1", "/apis/apps/v1", "/apis/rbac.authorization.k8s.io/v1"
+DEPLOYMENT = f"{APPS}/namespaces/{NAMESPACE}/deployments/{ACCOUNT}"
+DIGEST = "nanoclaw.dev/digest"
 
 
 def image() -> str:
@@ -74,9 +77,12 @@ def configuration() -> str:
 
 
 def objects(instance: Instance) -> list[tuple[str, dict[str, Any]]]:
-    """Path → object for everything that makes the cluster's DNS, in the order to apply them in."""
+    """Path → object for everything that makes the cluster's DNS, in the order to apply them in.
+
+    The Deployment comes last and tells what all of them were.
+    """
     there = f"namespaces/{NAMESPACE}"
-    return [
+    before = [
         (f"{CORE}/{there}/serviceaccounts/{ACCOUNT}", _object("v1", "ServiceAccount", ACCOUNT)),
         (f"{RBAC}/clusterroles/system:{ACCOUNT}", _role()),
         (f"{RBAC}/clusterrolebindings/system:{ACCOUNT}", _binding()),
@@ -85,8 +91,17 @@ def objects(instance: Instance) -> list[tuple[str, dict[str, Any]]]:
             _object("v1", "ConfigMap", ACCOUNT, data={"Corefile": configuration()}),
         ),
         (f"{CORE}/{there}/services/{SERVICE}", _service(instance)),
-        (f"{APPS}/{there}/deployments/{ACCOUNT}", _deployment()),
     ]
+    deployment = _deployment()
+    digest = hashlib.sha256(json.dumps([before, deployment]).encode()).hexdigest()
+    about = deployment["metadata"] | {"annotations": {DIGEST: digest}}
+    return [*before, (DEPLOYMENT, deployment | {"metadata": about})]
+
+
+def as_wanted(instance: Instance, deployment: dict[str, Any] | None) -> bool:
+    """Whether the Deployment that is there, if any, was applied after all other objects as they should be."""
+    wanted = objects(instance)[-1][1]["metadata"]["annotations"][DIGEST]
+    return deployment is not None and deployment["metadata"].get("annotations", {}).get(DIGEST) == wanted
 
 
 def _object(version: str, kind: str, name: str, *, namespace: str | None = NAMESPACE, **more: Any) -> dict[str, Any]:

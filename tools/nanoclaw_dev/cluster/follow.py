@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import http.client
 import logging
+import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
@@ -100,10 +102,19 @@ class Mirror(Generic[Kept]):
 
 
 def instance_of_arguments(purpose: str | None) -> Instance:
-    """The cluster that a program was started for, by its command line; also sets up its log."""
+    """The cluster that a program was started for, by its command line. Also sets up its log.
+
+    From here on a thread that fails ends the program: it is seen then, and started again.
+    """
+    threading.excepthook = _end
     parser = argparse.ArgumentParser(description=purpose)
     parser.add_argument("--instance", required=True)
     parser.add_argument("--base", type=Path, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     return Instance(arguments.instance, arguments.base)
+
+
+def _end(failure: threading.ExceptHookArgs) -> None:
+    traceback.print_exception(failure.exc_value)
+    os._exit(1)

@@ -187,9 +187,9 @@ class World:
         pods = set[str]()
         for entry in entries:
             if "ipBlock" in entry:
-                block = entry["ipBlock"]
-                if ipaddress.ip_network(block["cidr"], strict=False).version == 4:
-                    yield Peer((block["cidr"],), tuple(block.get("except") or ()))
+                cidr, without = entry["ipBlock"]["cidr"], tuple(entry["ipBlock"].get("except") or ())
+                if all(map(_readable, (cidr, *without))):
+                    yield Peer((cidr,), without)
             else:
                 pods.update(self._addresses(entry, own))
         if pods:
@@ -208,6 +208,15 @@ def _named(pod: Pod, port: Manifest) -> Iterator[Ports]:
     for name, protocol, number in pod.ports:
         if (name, protocol) == (port["port"], port.get("protocol", "TCP")):
             yield Ports(protocol, number, number)
+
+
+def _readable(block: str) -> bool:
+    """An IPv4 network; pods have no other addresses. What the API took and we cannot read allows nobody."""
+    try:
+        ipaddress.IPv4Network(block, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _includes(peer: Peer, address: str) -> bool:
