@@ -70,7 +70,7 @@ async def run(settings: RuntimeSettings) -> None:
             backend=backend,
             store=store,
             tree=settings.tree,
-            credentials=settings.credentials,
+            credentials=settings.agent_secrets,
             metrics=metrics,
             volumes=_volumes(client, settings),
             channels=configured(

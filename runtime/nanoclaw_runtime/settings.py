@@ -6,6 +6,7 @@ files in place when a Secret changes. The groups are not here, they are watched.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
-from nanoclaw_runtime.contract import config, layout, names, wire
+from nanoclaw_runtime.contract import config, gateway, layout, names, wire
 from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.domain.errors import SettingsInvalid
 
@@ -32,6 +33,7 @@ class RuntimeSettings:
     database_url: str
     credentials_dir: Path
     api_token_dir: Path
+    gateway_key_dir: Path
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Self:
@@ -48,12 +50,29 @@ class RuntimeSettings:
             database_url=environ.get(config.ENV_DATABASE_URL) or f"sqlite+aiosqlite:///{database}",
             credentials_dir=Path(environ.get(config.ENV_CREDENTIALS_DIR) or config.CREDENTIALS_DIR),
             api_token_dir=Path(environ.get(config.ENV_API_TOKEN_DIR) or config.API_TOKEN_DIR),
+            gateway_key_dir=Path(environ.get(gateway.ENV_KEY_DIR) or gateway.KEY_DIR),
         )
         settings.api_token()
         return settings
 
+    def agent_secrets(self, folder: str) -> dict[str, str]:
+        """What a session of the group that begins now gets as `secrets`: with a gateway a placeholder.
+
+        The placeholder is good until Kubernetes ends the session's Job at the latest. Raises SettingsInvalid for a file
+        that cannot be read, and for a gateway's key that is not there.
+        """
+        if not self.config.gateway:
+            return self.credentials()
+        file = self.gateway_key_dir / names.GATEWAY_KEY_KEY
+        if not (key := _secret(file)):
+            raise SettingsInvalid(
+                f"{file} is missing; mount the Secret {names.GATEWAY_KEY} there, which the stack makes"
+            )
+        expires = round(time.time() + self.config.start_timeout + self.config.deadline)
+        return gateway.agent_secrets(key.encode(), folder, expires)
+
     def credentials(self) -> dict[str, str]:
-        """What agents get as `secrets`, as it is now; empty without a credentials folder.
+        """The model's credentials as they are now; empty without a credentials folder.
 
         Raises SettingsInvalid for a file that cannot be read.
         """

@@ -47,7 +47,7 @@ class House:
             backend=self.backend,
             store=self.store,
             tree=self.tmp_path,
-            credentials=lambda: {"ANTHROPIC_API_KEY": "sk-secret"},
+            credentials=lambda _folder: {"ANTHROPIC_API_KEY": "sk-secret"},
             metrics=Metrics(),
             volumes=OneTree(),
             channels=configured(self.config.channels, lambda _: TOKEN, assistant_name=self.config.assistant_name),

@@ -44,8 +44,8 @@ class Means:
     backend: Backend
     store: Store
     tree: Path
-    credentials: Callable[[], Mapping[str, str]]
-    """What agents get on stdin, read anew for each session."""
+    credentials: Callable[[str], Mapping[str, str]]
+    """What agents of a group, given by its folder, get on stdin; read anew for each session."""
     metrics: Metrics
     volumes: GroupVolumes
     channels: Sequence[Channel] = ()

@@ -50,8 +50,8 @@ class Surroundings:
     backend: Backend
     store: Store
     tree: Path
-    credentials: Callable[[], Mapping[str, str]]
-    """Read anew at each start, so that rotated keys are used."""
+    credentials: Callable[[str], Mapping[str, str]]
+    """Of a group, given by its folder. Read anew at each start, so that rotated keys are used."""
     metrics: Metrics
     extra_mounts: Callable[[GroupSpec], tuple[ExtraMount, ...]]
     """What the group's agents mount beyond the standard ones."""
@@ -272,7 +272,7 @@ class Session:
             is_main=group.is_main,
             is_scheduled_task=True if opening.task else None,
             assistant_name=around.config.assistant_name,
-            secrets=dict(around.credentials()) or None,
+            secrets=dict(around.credentials(group.folder)) or None,
         ).encode()
 
     async def _follow(self, running: RunningSession, skip: int) -> Result:

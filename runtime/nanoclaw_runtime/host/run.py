@@ -65,7 +65,7 @@ async def run(settings: HostSettings, ready: Callable[[], None]) -> None:
             backend=backend,
             store=store,
             tree=place.tree,
-            credentials=place.credentials,
+            credentials=lambda _folder: place.credentials(),
             metrics=metrics,
             volumes=OneTree(),
             channels=configured(config.channels, place.channel_secret, assistant_name=config.assistant_name),
