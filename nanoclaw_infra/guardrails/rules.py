@@ -45,7 +45,6 @@ POD_MAKERS: Final = (
 )
 
 _OBJECT, _SPEC = "object.metadata", "object.spec"
-_EVERY: Final = "object.spec.containers.all(each, "
 _VOLUMES: Final = "object.spec.?volumes.orValue([])"
 
 
@@ -147,7 +146,7 @@ def _changes() -> Admission:
                 "added to a pod nor changed nor taken away; delete the pod instead",
             ),
             Rule(
-                f"{_EVERY}oldObject.spec.containers.exists(old, old.name == each.name && old.?image == each.?image))",
+                _each("oldObject.spec.containers.exists(old, old.name == each.name && old.?image == each.?image)"),
                 "the image of an agent that runs is not changed; change nanoclaw:settings.runtime.agent.image, its "
                 "next session has it",
             ),
@@ -209,21 +208,21 @@ def _container(config: ControllerConfig) -> tuple[Rule, ...]:
             found=f"'containers ' + {_SPEC}.containers.map(each, each.name).join(', ')",
         ),
         Rule(
-            f"{_EVERY}each.?image.orValue('') == {text(config.agent.image)})",
+            _each(f"each.?image.orValue('') == {text(config.agent.image)}"),
             f"agents run the image {config.agent.image}; change it in nanoclaw:settings.runtime.agent.image",
             found=f"'image ' + {_SPEC}.containers.map(each, each.?image.orValue('')).join(', ')",
         ),
         Rule(
-            f"{_EVERY}!has(each.command) && !has(each.args) && !has(each.lifecycle))",
+            _each("!has(each.command) && !has(each.args) && !has(each.lifecycle)"),
             "agents run their image's own entry point; take command, args and lifecycle away",
         ),
         Rule(
-            f"{_EVERY}each.?envFrom.orValue([]).size() == 0 && each.?env.orValue([]).all(one, !has(one.valueFrom)))",
+            _each("each.?envFrom.orValue([]).size() == 0 && each.?env.orValue([]).all(one, !has(one.valueFrom))"),
             "agents get no variables from Secrets, ConfigMaps or fields; secrets go over stdin, plain settings into "
             "nanoclaw:settings.runtime.agent.env",
         ),
         Rule(
-            f"{_EVERY}['cpu', 'memory'].all(one, one in each.?resources.?limits.orValue({{}})))",
+            _each("['cpu', 'memory'].all(one, one in each.?resources.?limits.orValue({}))"),
             "agents have limits of cpu and memory; set them in nanoclaw:settings.runtime.agent.resources",
         ),
     )
@@ -235,23 +234,25 @@ def _isolation() -> tuple[Rule, ...]:
     return (
         Rule(
             " && ".join(f"!{_SPEC}.?{name}.orValue(false)" for name in ("hostNetwork", "hostPID", "hostIPC"))
-            + f" && {_EVERY}each.?ports.orValue([]).all(port, port.?hostPort.orValue(0) == 0))",
+            + f" && {_each('each.?ports.orValue([]).all(port, port.?hostPort.orValue(0) == 0)')}",
             "agents stay out of the node's network and processes; take hostNetwork, hostPID, hostIPC and hostPort away",
         ),
         Rule(
-            f"{_EVERY}!{context}.?privileged.orValue(false) && !{context}.?allowPrivilegeEscalation.orValue(true) && "
-            f"{context}.?capabilities.?add.orValue([]).size() == 0 && "
-            f"'ALL' in {context}.?capabilities.?drop.orValue([]))",
+            _each(
+                f"!{context}.?privileged.orValue(false) && !{context}.?allowPrivilegeEscalation.orValue(true) && "
+                f"{context}.?capabilities.?add.orValue([]).size() == 0 && "
+                f"'ALL' in {context}.?capabilities.?drop.orValue([])"
+            ),
             "agents are never privileged; set allowPrivilegeEscalation to false, drop ALL capabilities and add none",
         ),
         Rule(
             f"{_SPEC}.?securityContext.?runAsNonRoot.orValue(false) && "
             f"{_SPEC}.?securityContext.?runAsUser.orValue(1) != 0 && "
-            f"{_EVERY}{context}.?runAsNonRoot.orValue(true) && {context}.?runAsUser.orValue(1) != 0)",
+            + _each(f"{context}.?runAsNonRoot.orValue(true) && {context}.?runAsUser.orValue(1) != 0"),
             "agents are never root; set runAsNonRoot to true and no runAsUser of 0",
         ),
         Rule(
-            f"{_EVERY}{context}.?readOnlyRootFilesystem.orValue(false))",
+            _each(f"{context}.?readOnlyRootFilesystem.orValue(false)"),
             "agents cannot change their image; set readOnlyRootFilesystem to true",
         ),
     )
@@ -262,14 +263,14 @@ def _volumes(config: ControllerConfig) -> tuple[Rule, ...]:
     allowlist = config.mount_allowlist
     claims = [source.name for source in allowlist.claims] if allowlist else []
     config_maps = [source.name for source in allowlist.config_maps] if allowlist else []
-    ours, mounted = f"startsWith({text(names.OWN_PREFIX)})", f"{_EVERY}each.?volumeMounts.orValue([]).all(mount, "
+    ours = f"startsWith({text(names.OWN_PREFIX)})"
     claimed = f"{_VOLUMES}.filter(each, has(each.persistentVolumeClaim))"
     claim = "each.persistentVolumeClaim.claimName"
     place = "(mount.name + '/' + mount.?subPath.orValue('') + '/')"
     return (
         Rule(
             f"{_VOLUMES}.all(each, has(each.emptyDir) || has(each.persistentVolumeClaim) || has(each.configMap) || "
-            f"has(each.hostPath)) && {_EVERY}each.?volumeDevices.orValue([]).size() == 0)",
+            f"has(each.hostPath)) && {_each('each.?volumeDevices.orValue([]).size() == 0')}",
             "agents mount claims, ConfigMaps and scratch space, and no Secret, token or device; secrets go over stdin",
             found="'volumes ' + " + f"{_VOLUMES}.map(each, each.name).join(', ')",
         ),
@@ -285,14 +286,16 @@ def _volumes(config: ControllerConfig) -> tuple[Rule, ...]:
             "the volume of a claim of ours is called like the claim; let the controller make the pod",
         ),
         Rule(
-            f"{mounted}!mount.name.{ours} || !has(mount.subPathExpr) && (variables.places.exists(own, "
-            f"{place}.startsWith(own)) || {place}.startsWith(variables.shared)))",
+            _every_mount(
+                f"!mount.name.{ours} || !has(mount.subPathExpr) && (variables.places.exists(own, "
+                f"{place}.startsWith(own)) || {place}.startsWith(variables.shared))"
+            ),
             "agents see the folders of their own group, and of the others none; let the controller make the pod",
             found=f"'group ' + {GROUP} + ', mounts ' + {_SPEC}.containers.map(each, each.?volumeMounts.orValue([]).map("
             "mount, mount.name + '/' + mount.?subPath.orValue('')).join(', ')).join(', ')",
         ),
         Rule(
-            f"{mounted}!{place}.startsWith(variables.shared) || mount.?readOnly.orValue(false))",
+            _every_mount(f"!{place}.startsWith(variables.shared) || mount.?readOnly.orValue(false)"),
             "what all groups see is mounted read-only; set readOnly to true",
         ),
         Rule(
@@ -320,6 +323,16 @@ def _node_folders(config: ControllerConfig) -> Rule:
         "nanoclaw:settings.runtime.mountAllowlist.allowedRoots where hostPathsOnNodes is true",
         found=f"'folders ' + {_VOLUMES}.filter(each, has(each.hostPath)).map(each, each.hostPath.path).join(', ')",
     )
+
+
+def _each(condition: str) -> str:
+    """Whether every container, called `each`, meets the condition."""
+    return f"{_SPEC}.containers.all(each, {condition})"
+
+
+def _every_mount(condition: str) -> str:
+    """Whether every mount of every container, called `mount`, meets the condition."""
+    return _each(f"each.?volumeMounts.orValue([]).all(mount, {condition})")
 
 
 def _owners(config: ControllerConfig) -> tuple[str, ...]:

@@ -1,0 +1,481 @@
+"""The stack's admission policies on a real API server: what the runtime makes passes, whatever differs is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from nanoclaw_dev.cluster.control_plane import ControlPlane
+from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.contract.claims import Layout
+from nanoclaw_runtime.contract.config import Platform
+from nanoclaw_runtime.contract.mounts import ExtraMount
+from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.errors import AlreadyExists, Forbidden, Target
+from nanoclaw_runtime.kube.resources import JOBS, PODS, Resource
+from nanoclaw_runtime.manifests.job import agent_job
+from tests.infra.recording import configuration, manifests, record, settings
+from tests.support import scc
+from tests.support.cluster import temporary_namespace
+from tests.support.plans import SHAPES, plan
+
+pytestmark = pytest.mark.apiserver
+
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+STATEFUL_SETS = Resource("StatefulSet", "statefulsets", "/apis/apps/v1")
+
+JOB_CONTROLLER = "system:serviceaccount:kube-system:job-controller"
+KUBELET = "system:node:one"
+ADMINISTRATOR = "ann"
+
+ALLOWLIST = {
+    "claims": [{"name": "library.docs"}, {"name": "drafts", "allowReadWrite": True}],
+    "configMaps": [{"name": "prompts"}],
+    "allowedRoots": [{"path": "/srv/docs"}],
+}
+CUTS: dict[str, dict[str, Any]] = {
+    **{layout.value: {"layout": layout.value, "allowlist": ALLOWLIST} for layout in Layout},
+    "node-folders": {"layout": "per-type", "allowlist": ALLOWLIST | {"hostPathsOnNodes": True}},
+}
+"""What a stack may say that changes the rules."""
+
+Pod = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A namespace with the policies of one stack in force."""
+
+    api: KubeClient
+    namespace: str
+
+    async def send(
+        self,
+        user: str,
+        method: str,
+        resource: Resource,
+        body: Any,
+        place: tuple[str, ...] = (),
+        *,
+        dry_run: bool = False,
+    ) -> Any:
+        """What the API server answers `user`, who may do everything as far as roles go."""
+        kind = {"PATCH": "application/merge-patch+json"}.get(method, "application/json")
+        headers = {"Impersonate-User": user, "Impersonate-Group": "system:masters", "Content-Type": kind}
+        path, target = resource.path(self.namespace, *place), Target(method.lower(), resource.plural)
+        return json.loads(
+            await self.api.fetch(method, path, target, body=body, headers=headers, query=STRICT + DRY * dry_run)
+        )
+
+    async def make_pod(self, pod: Pod, user: str = JOB_CONTROLLER) -> Any:
+        return await self.send(user, "POST", PODS, pod)
+
+
+STRICT, DRY = [("fieldValidation", "Strict")], [("dryRun", "All")]
+
+
+@pytest.fixture(scope="module", params=CUTS)
+def _stack(request: pytest.FixtureRequest, apiserver: ControlPlane) -> Iterator[tuple[str, str]]:
+    """(name of the cut, namespace): policies and bindings as the Pulumi program declares them."""
+    cut = CUTS[request.param]
+    with temporary_namespace(apiserver) as namespace:
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": names.AGENT_ACCOUNT}}
+        apiserver.api.create(f"/api/v1/namespaces/{namespace}/serviceaccounts", account)
+        declared = _policies(namespace, cut)
+        for each in declared:
+            apiserver.api.apply(_path(each), each)
+        yield request.param, namespace
+        for each in declared:
+            apiserver.api.delete(_path(each))
+
+
+def _policies(namespace: str, cut: dict[str, Any]) -> list[dict[str, Any]]:
+    changed = settings("local")
+    changed |= {"guardrails": {"enabled": True}, "namespace": {"name": namespace, "create": False}}
+    agent = {"image": "registry.example/agent:1"}
+    changed["runtime"] = {"agent": agent, "mountAllowlist": cut["allowlist"]}
+    config = configuration("local", {"nanoclaw:settings": changed, "nanoclaw:layout": cut["layout"]})
+    return [each for each in manifests(record("local", config)) if each["apiVersion"].startswith("admission")]
+
+
+def _path(policy: dict[str, Any]) -> str:
+    plural = {
+        "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+        "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
+    }[policy["kind"]]
+    return f"{ADMISSION}/{plural}/{policy['metadata']['name']}"
+
+
+@pytest.fixture
+async def guarded(_stack: tuple[str, str], admin: KubeClient) -> Guarded:
+    """Policies take effect a moment after they are there."""
+    ready = Guarded(admin, _stack[1])
+    async with asyncio.timeout(60):
+        while not await _in_force(ready):
+            await asyncio.sleep(0.1)
+    return ready
+
+
+async def _in_force(guarded: Guarded) -> bool:
+    """Whether each of the three policies refuses something."""
+    requests = (
+        ("POST", PODS, plain("probe-of-pods", **{labels.GROUP: "x"}), ()),
+        ("POST", JOBS, agent_job(plan("main", "probe")), ()),
+        ("PATCH", PODS, {"metadata": {"labels": {labels.GROUP: "x"}}}, ("probe",)),
+    )
+    with contextlib.suppress(AlreadyExists):
+        await guarded.send(ADMINISTRATOR, "POST", PODS, plain("probe"))
+    return all([await _refused(guarded, *request) for request in requests])
+
+
+async def _refused(guarded: Guarded, *request: Any) -> bool:
+    try:
+        await guarded.send(ADMINISTRATOR, *request, dry_run=True)
+    except Forbidden:
+        return True
+    return False
+
+
+def plain(name: str, **marks: str) -> Pod:
+    """A pod of somebody else."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": marks},
+        "spec": {"containers": [{"name": "main", "image": "localhost/none:1"}]},
+    }
+
+
+def agent(shape: Any) -> Pod:
+    """The pod that the Job controller makes of a session's Job."""
+    job = agent_job(shape)
+    template = copy.deepcopy(job["spec"]["template"])
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": "1", "controller": True}
+    metadata = template["metadata"] | {"generateName": f"{owner['name']}-", "ownerReferences": [owner]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+def for_cut(name: str) -> Callable[[Any], Any]:
+    return pytest.mark.parametrize("_stack", [name], indirect=True)
+
+
+OF_LAYOUT = [
+    pytest.param(cut, shape, id=f"{cut}-{shape}")
+    for cut in CUTS
+    for shape, made in SHAPES.items()
+    if made.config.layout.value == CUTS[cut]["layout"]
+]
+
+
+@pytest.mark.parametrize(("_stack", "shape"), OF_LAYOUT, indirect=["_stack"])
+async def test_everything_the_runtime_makes_is_let_through(guarded: Guarded, shape: str) -> None:
+    controller = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}"
+    await guarded.send(controller, "POST", JOBS, agent_job(SHAPES[shape]))
+    pod = agent(SHAPES[shape])
+    if SHAPES[shape].config.platform is Platform.OPENSHIFT:
+        pod = scc.admit(pod, scc.PROJECT).pod
+    made = await guarded.make_pod(pod)
+    for resource, name in ((JOBS, agent_job(SHAPES[shape])["metadata"]["name"]), (PODS, made["metadata"]["name"])):
+        await guarded.send(ADMINISTRATOR, "DELETE", resource, None, (name,))
+
+
+@for_cut("node-folders")
+async def test_a_folder_of_the_node_below_an_allowed_root_is_let_through(guarded: Guarded) -> None:
+    extra = (ExtraMount("/workspace/extra/docs", host_path="/srv/docs/2026"),)
+    await guarded.make_pod(agent(plan("team", "s1", extra=extra)))
+
+
+def spec(**fields: Any) -> Callable[[Pod], None]:
+    return lambda pod: pod["spec"].update(fields)
+
+
+def container(**fields: Any) -> Callable[[Pod], None]:
+    return lambda pod: pod["spec"]["containers"][0].update(fields)
+
+
+def security(**fields: Any) -> Callable[[Pod], None]:
+    return lambda pod: pod["spec"]["containers"][0]["securityContext"].update(fields)
+
+
+def metadata(field: str, **entries: str) -> Callable[[Pod], None]:
+    return lambda pod: pod["metadata"][field].update({key.replace("_", "/"): value for key, value in entries.items()})
+
+
+def volume(name: str, sub_path: str | None = None, read_only: bool = False, **source: Any) -> Callable[[Pod], None]:
+    """One more volume, mounted."""
+
+    def add(pod: Pod) -> None:
+        if source:
+            pod["spec"]["volumes"].append({"name": name, **source})
+        mount = {"name": name, "mountPath": f"/workspace/extra/{name}", "readOnly": read_only}
+        pod["spec"]["containers"][0]["volumeMounts"].append(mount | ({"subPath": sub_path} if sub_path else {}))
+
+    return add
+
+
+def claim(name: str) -> dict[str, Any]:
+    return {"persistentVolumeClaim": {"claimName": name}}
+
+
+def writable(name: str) -> Callable[[Pod], None]:
+    def change(pod: Pod) -> None:
+        for mount in pod["spec"]["containers"][0]["volumeMounts"]:
+            if mount["name"] == name:
+                mount["readOnly"] = False
+
+    return change
+
+
+def second(kind: str) -> Callable[[Pod], None]:
+    return lambda pod: pod["spec"].setdefault(kind, []).append(pod["spec"]["containers"][0] | {"name": "other"})
+
+
+def without(*path: Any) -> Callable[[Pod], None]:
+    def remove(pod: Pod) -> None:
+        place: Any = pod
+        for step in path[:-1]:
+            place = place[step]
+        del place[path[-1]]
+
+    return remove
+
+
+SECRET = {"secretKeyRef": {"name": "nanoclaw-credentials", "key": "ANTHROPIC_API_KEY"}}
+TOKEN = {"sources": [{"serviceAccountToken": {"path": "token"}}]}
+
+MUTATIONS = [
+    pytest.param(spec(serviceAccountName="default"), "run as the account nanoclaw-agent.*default", id="account"),
+    pytest.param(spec(automountServiceAccountToken=True), "automountServiceAccountToken to false", id="token"),
+    pytest.param(without("spec", "automountServiceAccountToken"), "automountServiceAccountToken", id="token unsaid"),
+    pytest.param(without("metadata", "ownerReferences"), "belongs to a Job", id="no Job"),
+    pytest.param(
+        lambda pod: pod["metadata"]["ownerReferences"][0].update(kind="ReplicaSet", apiVersion="apps/v1"),
+        "belongs to a Job",
+        id="owned by another kind",
+    ),
+    pytest.param(metadata("labels", **{labels.GROUP: "other"}), "both say the same.*other, folder team", id="group"),
+    pytest.param(metadata("annotations", **{labels.FOLDER: "team/"}), "both say the same", id="no folder"),
+    pytest.param(metadata("annotations", **{labels.FOLDER: "Team"}), "both say the same", id="folded folder"),
+    pytest.param(without("metadata", "labels", labels.GROUP), "both say the same", id="no group"),
+    pytest.param(without("metadata", "labels", labels.COMPONENT), "both say the same", id="no component"),
+    pytest.param(second("containers"), "container agent and no other.*agent, other", id="sidecar"),
+    pytest.param(second("initContainers"), "container agent and no other", id="init container"),
+    pytest.param(container(name="other"), "container agent and no other", id="name of the container"),
+    pytest.param(container(image="registry.example/agent:2"), r"the image registry.example/agent:1;.*:2", id="image"),
+    pytest.param(container(command=["sh"]), "own entry point", id="command"),
+    pytest.param(container(args=["x"]), "own entry point", id="arguments"),
+    pytest.param(
+        container(lifecycle={"postStart": {"exec": {"command": ["sh"]}}}), "own entry point", id="command at the start"
+    ),
+    pytest.param(container(env=[{"name": "KEY", "valueFrom": SECRET}]), "secrets go over stdin", id="variable"),
+    pytest.param(container(envFrom=[{"secretRef": {"name": "x"}}]), "secrets go over stdin", id="variables"),
+    pytest.param(container(resources={"limits": {"cpu": "1"}}), "limits of cpu and memory", id="no limit of memory"),
+    pytest.param(without("spec", "containers", 0, "resources"), "limits of cpu and memory", id="no limits"),
+    pytest.param(spec(hostNetwork=True), "out of the node's network", id="hostNetwork"),
+    pytest.param(spec(hostPID=True), "out of the node's network", id="hostPID"),
+    pytest.param(spec(hostIPC=True), "out of the node's network", id="hostIPC"),
+    pytest.param(container(ports=[{"containerPort": 80, "hostPort": 80}]), "out of the node's network", id="hostPort"),
+    pytest.param(security(allowPrivilegeEscalation=True), "never privileged", id="escalation"),
+    pytest.param(security(capabilities={"drop": ["ALL"], "add": ["CHOWN"]}), "drop ALL", id="added capability"),
+    pytest.param(security(capabilities={}), "drop ALL", id="capabilities kept"),
+    pytest.param(without("spec", "containers", 0, "securityContext"), "never privileged", id="nothing said"),
+    pytest.param(spec(securityContext={}), "never root", id="maybe root"),
+    pytest.param(spec(securityContext={"runAsNonRoot": True, "runAsUser": 0}), "never root", id="root"),
+    pytest.param(security(runAsUser=0), "never root", id="root in the container"),
+    pytest.param(security(runAsNonRoot=False), "never root", id="maybe root in the container"),
+    pytest.param(security(readOnlyRootFilesystem=False), "readOnlyRootFilesystem to true", id="root file system"),
+    pytest.param(volume("keys", secret={"secretName": "x"}), "no Secret, token or device.*keys", id="Secret"),
+    pytest.param(volume("token", projected=TOKEN), "no Secret, token or device", id="projected token"),
+    pytest.param(volume("nfs", nfs={"server": "x", "path": "/"}), "no Secret, token or device", id="NFS"),
+    pytest.param(volume("prompts", configMap={"name": "nanoclaw-groups"}), "mountAllowlist.configMaps", id="ConfigMap"),
+    pytest.param(volume("host", hostPath={"path": "/srv/docs"}), "no folder of a node.*/srv/docs", id="hostPath"),
+    pytest.param(volume("claim-x", **claim("theirs")), "mountAllowlist.claims.*theirs", id="claim not allowed"),
+    pytest.param(
+        volume("nanoclaw-group-other", **claim("nanoclaw-group-other")), "of their own group.*other", id="other group"
+    ),
+    pytest.param(volume("x", **claim("nanoclaw-ipc-main")), "of their own group", id="main's mailbox"),
+    pytest.param(volume("x", **claim("nanoclaw-project")), "of their own group", id="the project"),
+    pytest.param(volume("nanoclaw-store", **claim("nanoclaw-store")), "of their own group", id="database"),
+    pytest.param(volume("x", **claim("nanoclaw-group-team")), "called like the claim", id="claim by another name"),
+    pytest.param(writable("nanoclaw-global"), "mounted read-only", id="writable memory of all"),
+]
+
+
+@for_cut("per-type")
+@pytest.mark.parametrize(("mutate", "message"), MUTATIONS)
+async def test_a_pod_of_another_shape_is_refused(guarded: Guarded, mutate: Callable[[Pod], None], message: str) -> None:
+    pod = agent(SHAPES["task"])
+    mutate(pod)
+    with pytest.raises(Forbidden, match=message):
+        await guarded.make_pod(pod)
+
+
+@for_cut("per-group")
+async def test_one_claim_a_group_is_that_groups_alone(guarded: Guarded) -> None:
+    pod = agent(plan("team", "s1", layout=Layout.PER_GROUP))
+    volume("nanoclaw-folder-other", "group", **claim("nanoclaw-folder-other"))(pod)
+    with pytest.raises(Forbidden, match="claims of their own group"):
+        await guarded.make_pod(pod)
+
+
+SHARED_FOLDERS = [
+    ("groups/other", "groups/other"),
+    ("data/ipc/main", "data/ipc/main"),
+    ("groups", "groups"),
+    ("groups/team-two", "groups/team-two"),
+    ("project", "project"),
+    (None, "nanoclaw-data/"),
+]
+
+
+@for_cut("shared")
+@pytest.mark.parametrize(("sub_path", "shown"), SHARED_FOLDERS)
+async def test_of_one_claim_for_all_a_group_sees_its_own_folders(
+    guarded: Guarded, sub_path: str | None, shown: str
+) -> None:
+    pod = agent(plan("team", "s1", layout=Layout.SHARED))
+    volume("nanoclaw-data", sub_path, read_only=True)(pod)
+    with pytest.raises(Forbidden, match=f"folders of their own group.*{shown}"):
+        await guarded.make_pod(pod)
+
+
+@for_cut("shared")
+async def test_a_path_that_is_computed_is_refused(guarded: Guarded) -> None:
+    pod = agent(plan("team", "s1", layout=Layout.SHARED))
+    mount = {"name": "nanoclaw-data", "mountPath": "/x", "subPathExpr": "groups/team"}
+    pod["spec"]["containers"][0]["volumeMounts"].append(mount)
+    with pytest.raises(Forbidden, match="folders of their own group"):
+        await guarded.make_pod(pod)
+
+
+@for_cut("shared")
+async def test_what_all_groups_see_of_the_one_claim_is_read_only(guarded: Guarded) -> None:
+    pod = agent(plan("team", "s1", layout=Layout.SHARED))
+    volume("nanoclaw-data", "groups/global/notes")(pod)
+    with pytest.raises(Forbidden, match="mounted read-only"):
+        await guarded.make_pod(pod)
+
+
+@for_cut("node-folders")
+@pytest.mark.parametrize("path", ["/", "/srv", "/srv/docs-of-others", "/var/lib/nanoclaw/groups/team"])
+async def test_a_folder_of_the_node_outside_the_allowed_roots_is_refused(guarded: Guarded, path: str) -> None:
+    extra = (ExtraMount("/workspace/extra/docs", host_path=path),)
+    with pytest.raises(Forbidden, match=r"mountAllowlist\.allowedRoots"):
+        await guarded.make_pod(agent(plan("team", "s1", extra=extra)))
+
+
+@for_cut("per-type")
+@pytest.mark.parametrize(
+    "user", [ADMINISTRATOR, KUBELET, "system:serviceaccount:kube-system:replicaset-controller", "{}"]
+)
+async def test_nobody_but_the_job_controller_makes_pods_of_agents(guarded: Guarded, user: str) -> None:
+    user = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}" if user == "{}" else user
+    with pytest.raises(Forbidden, match=rf"Jobs of nanoclaw-controller alone.*made by {user}"):
+        await guarded.make_pod(agent(SHAPES["task"]), user)
+
+
+def job(**changes: Any) -> dict[str, Any]:
+    """A Job of somebody else, with something of ours in it."""
+    made = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "theirs", "labels": changes.get("labels", {})},
+        "spec": {"template": {"metadata": {"labels": changes.get("inner", {})}, "spec": plain("x")["spec"]}},
+    }
+    made["spec"]["template"]["spec"] |= {"restartPolicy": "Never"} | changes.get("spec", {})
+    return made
+
+
+@for_cut("per-type")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"labels": labels.component(labels.AGENT)}, id="component"),
+        pytest.param({"inner": labels.component(labels.AGENT)}, id="component of its pods"),
+        pytest.param({"inner": {labels.SESSION: "s1"}}, id="session of its pods"),
+        pytest.param({"spec": {"serviceAccountName": names.AGENT_ACCOUNT}}, id="account of its pods"),
+    ],
+)
+async def test_nobody_but_the_controller_makes_jobs_of_agents(guarded: Guarded, changes: dict[str, Any]) -> None:
+    with pytest.raises(Forbidden, match=rf"made by nanoclaw-controller alone.*made by {ADMINISTRATOR}"):
+        await guarded.send(ADMINISTRATOR, "POST", JOBS, job(**changes))
+
+
+@for_cut("per-type")
+async def test_sets_of_agents_need_their_pattern(guarded: Guarded) -> None:
+    marks = labels.component(labels.AGENT)
+    template = {"metadata": {"labels": marks}, "spec": plain("x")["spec"]}
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "parked", "labels": marks},
+        "spec": {"serviceName": "", "selector": {"matchLabels": marks}, "template": template},
+    }
+    controller = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}"
+    with pytest.raises(Forbidden, match="pattern 'job' agents run in Jobs only"):
+        await guarded.send(controller, "POST", STATEFUL_SETS, body)
+
+
+@for_cut("per-type")
+async def test_what_is_an_agents_stays_as_it_is_and_the_rest_goes_on(guarded: Guarded) -> None:
+    pod = (await guarded.make_pod(agent(SHAPES["task"])))["metadata"]["name"]
+    other = (await guarded.send(ADMINISTRATOR, "POST", PODS, plain("other")))["metadata"]["name"]
+
+    async def patch(name: str, body: Any, subresource: str = "") -> None:
+        await guarded.send(ADMINISTRATOR, "PATCH", PODS, body, (name, subresource))
+
+    stays = "neither added to a pod nor changed nor taken away"
+    for body in (
+        {"labels": {labels.GROUP: "main"}},
+        {"labels": {labels.GROUP: None}},
+        {"labels": {labels.COMPONENT: "controller"}},
+        {"annotations": {labels.FOLDER: "main"}},
+        {"labels": {"nanoclaw.dev/new": "x"}},
+    ):
+        with pytest.raises(Forbidden, match=stays):
+            await patch(pod, {"metadata": body})
+    for marks in ({labels.GROUP: "main"}, labels.component(labels.AGENT)):
+        with pytest.raises(Forbidden, match=stays):
+            await patch(other, {"metadata": {"labels": marks}})
+    image = [{"name": "agent", "image": "registry.example/other:1"}]
+    made = await guarded.api.get(PODS, pod, namespace=guarded.namespace)
+    image = [made["spec"]["containers"][0] | image[0]]
+    with pytest.raises(Forbidden, match="image of an agent that runs is not changed"):
+        await patch(pod, {"spec": {"containers": image}})
+    debug = [{"name": "debug", "image": "busybox:1", "targetContainerName": "agent"}]
+    with pytest.raises(Forbidden, match="could read what it was given"):
+        await patch(pod, {"spec": {"ephemeralContainers": debug}}, "ephemeralcontainers")
+
+    await patch(pod, {"metadata": {"labels": {"team": "blue"}, "finalizers": ["example.org/kept"]}})
+    await patch(pod, {"metadata": {"finalizers": None}})
+    await patch(other, {"metadata": {"labels": {"app": "x"}}})
+    await patch(
+        other, {"spec": {"ephemeralContainers": [debug[0] | {"targetContainerName": "main"}]}}, "ephemeralcontainers"
+    )
+    await guarded.send(KUBELET, "PATCH", PODS, {"status": {"phase": "Succeeded"}}, (pod, "status"))
+    for name in (pod, other):
+        await guarded.send(ADMINISTRATOR, "DELETE", PODS, None, (name,))
+
+
+@for_cut("per-type")
+async def test_a_job_of_an_agent_is_not_made_another_groups(guarded: Guarded) -> None:
+    controller = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}"
+    made = await guarded.send(controller, "POST", JOBS, agent_job(plan("team", "kept")))
+    place = (made["metadata"]["name"],)
+    with pytest.raises(Forbidden, match="delete the object instead"):
+        await guarded.send(ADMINISTRATOR, "PATCH", JOBS, {"metadata": {"labels": {labels.GROUP: "main"}}}, place)
+    await guarded.send(ADMINISTRATOR, "PATCH", JOBS, {"metadata": {"annotations": {"note": "seen"}}}, place)
+    collector = "system:serviceaccount:kube-system:generic-garbage-collector"
+    await guarded.send(collector, "PATCH", JOBS, {"metadata": {"finalizers": ["foregroundDeletion"]}}, place)
+
+
+@for_cut("per-type")
+async def test_another_namespace_is_nobodys_business(guarded: Guarded, namespace: str) -> None:
+    await Guarded(guarded.api, namespace).make_pod(plain("theirs", **labels.component(labels.AGENT)), ADMINISTRATOR)
