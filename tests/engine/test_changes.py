@@ -5,13 +5,18 @@ Volumes are made by hand and bound by the real controllers: no pod ever runs her
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
+import json
 import time
 import uuid
 
 import pytest
 
 from nanoclaw_dev.engine import EngineFailed
+from nanoclaw_infra import drift
+from nanoclaw_infra.drift import DRIFT, NO_DRIFT
 from nanoclaw_runtime.contract import names
 
 pytestmark = pytest.mark.engine
@@ -158,6 +163,54 @@ def test_drift_is_found_and_repaired(project, control_plane):
 
     assert control_plane.api.get(service) is not None
     assert not project.engine.has_drift(project.stack)
+
+
+def test_drift_the_engine_cannot_see_is_told_and_can_be_repaired(project, control_plane):
+    """Whoever edits a field owns it from then on, and the provider looks at its own."""
+    project.write()
+    project.up()
+    assert drift_of(project) == (NO_DRIFT, "no drift: the cluster has what the stack last put there\n")
+    role = path(project.namespace, "roles", names.CONTROLLER, "apis/rbac.authorization.k8s.io/v1")
+    found = control_plane.api.get(role)
+    wider = [*found["rules"], {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]
+    edit(control_plane, role, found | {"rules": wider})
+    deployment = path(project.namespace, "deployments", names.CONTROLLER, "apis/apps/v1")
+    found_deployment = control_plane.api.get(deployment)
+    found_deployment["spec"]["template"]["spec"]["hostNetwork"] = True
+    edit(control_plane, deployment, found_deployment)
+    assert not project.engine.has_drift(project.stack), (
+        "when this fails, the provider has learned it: use its own check"
+    )
+
+    status, told = drift_of(project)
+
+    assert status == DRIFT
+    assert "Role nanoclaw-controller: rules is 8 entries, the stack has 7 entries, written by kubectl-edit" in told
+    assert "Deployment nanoclaw-controller: spec.template.spec.hostNetwork is there" in told
+    repair = f"kubectl delete role {names.CONTROLLER} -n {project.namespace} && pulumi up --refresh --stack test"
+    assert repair in told
+    control_plane.api.delete(role)
+    control_plane.api.delete(deployment)
+    assert not (done := project.pulumi("up", "--refresh", "--yes", "--skip-preview")).returncode, done.stdout
+    assert control_plane.api.get(role)["rules"] == found["rules"]
+    assert drift_of(project)[0] == NO_DRIFT
+
+
+def drift_of(project):
+    told = io.StringIO()
+    state = project.folder / "state.json"
+    state.write_text(project.pulumi("stack", "export").stdout)
+    with contextlib.redirect_stdout(told):
+        status = drift.main([str(state)])
+    return status, told.getvalue()
+
+
+def edit(control_plane, where, manifest):
+    """As `kubectl edit` does it."""
+    status, body = control_plane.api._call(
+        "PUT", f"{where}?fieldManager=kubectl-edit", json.dumps(manifest), {"Content-Type": "application/json"}
+    )
+    assert status == 200, body
 
 
 def test_an_up_that_failed_goes_on_where_it_stopped(project, control_plane):
