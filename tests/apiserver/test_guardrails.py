@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -81,17 +82,22 @@ class Guarded:
 STRICT, DRY = [("fieldValidation", "Strict")], [("dryRun", "All")]
 
 
-@pytest.fixture(scope="module", params=CUTS)
-def _stack(request: pytest.FixtureRequest, apiserver: ControlPlane) -> Iterator[tuple[str, str]]:
-    """(name of the cut, namespace): policies and bindings as the Pulumi program declares them."""
-    cut = CUTS[request.param]
+@pytest.fixture(scope="module")
+def stacks(apiserver: ControlPlane) -> Iterator[Callable[[str], str]]:
+    """Namespaces by the name of the cut, each made once: policies and bindings are as the Pulumi program declares."""
+    with contextlib.ExitStack() as made:
+        yield functools.cache(lambda cut: made.enter_context(_stack(apiserver, CUTS[cut])))
+
+
+@contextlib.contextmanager
+def _stack(apiserver: ControlPlane, cut: dict[str, Any]) -> Iterator[str]:
     with temporary_namespace(apiserver) as namespace:
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": names.AGENT_ACCOUNT}}
         apiserver.api.create(f"/api/v1/namespaces/{namespace}/serviceaccounts", account)
         declared = _policies(namespace, cut)
         for each in declared:
             apiserver.api.apply(_path(each), each)
-        yield request.param, namespace
+        yield namespace
         for each in declared:
             apiserver.api.delete(_path(each))
 
@@ -114,9 +120,14 @@ def _path(policy: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-async def guarded(_stack: tuple[str, str], admin: KubeClient) -> Guarded:
+def cut() -> str:
+    return "per-type"
+
+
+@pytest.fixture
+async def guarded(stacks: Callable[[str], str], cut: str, admin: KubeClient) -> Guarded:
     """Policies take effect a moment after they are there."""
-    ready = Guarded(admin, _stack[1])
+    ready = Guarded(admin, stacks(cut))
     async with asyncio.timeout(60):
         while not await _in_force(ready):
             await asyncio.sleep(0.1)
@@ -162,10 +173,6 @@ def agent(shape: Any) -> Pod:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
 
 
-def for_cut(name: str) -> Callable[[Any], Any]:
-    return pytest.mark.parametrize("_stack", [name], indirect=True)
-
-
 OF_LAYOUT = [
     pytest.param(cut, shape, id=f"{cut}-{shape}")
     for cut in CUTS
@@ -174,19 +181,17 @@ OF_LAYOUT = [
 ]
 
 
-@pytest.mark.parametrize(("_stack", "shape"), OF_LAYOUT, indirect=["_stack"])
+@pytest.mark.parametrize(("cut", "shape"), OF_LAYOUT)
 async def test_everything_the_runtime_makes_is_let_through(guarded: Guarded, shape: str) -> None:
     controller = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}"
-    await guarded.send(controller, "POST", JOBS, agent_job(SHAPES[shape]))
+    await guarded.send(controller, "POST", JOBS, agent_job(SHAPES[shape]), dry_run=True)
     pod = agent(SHAPES[shape])
     if SHAPES[shape].config.platform is Platform.OPENSHIFT:
         pod = scc.admit(pod, scc.PROJECT).pod
-    made = await guarded.make_pod(pod)
-    for resource, name in ((JOBS, agent_job(SHAPES[shape])["metadata"]["name"]), (PODS, made["metadata"]["name"])):
-        await guarded.send(ADMINISTRATOR, "DELETE", resource, None, (name,))
+    await guarded.send(JOB_CONTROLLER, "POST", PODS, pod, dry_run=True)
 
 
-@for_cut("node-folders")
+@pytest.mark.parametrize("cut", ["node-folders"])
 async def test_a_folder_of_the_node_below_an_allowed_root_is_let_through(guarded: Guarded) -> None:
     extra = (ExtraMount("/workspace/extra/docs", host_path="/srv/docs/2026"),)
     await guarded.make_pod(agent(plan("team", "s1", extra=extra)))
@@ -308,7 +313,6 @@ MUTATIONS = [
 ]
 
 
-@for_cut("per-type")
 @pytest.mark.parametrize(("mutate", "message"), MUTATIONS)
 async def test_a_pod_of_another_shape_is_refused(guarded: Guarded, mutate: Callable[[Pod], None], message: str) -> None:
     pod = agent(SHAPES["task"])
@@ -317,7 +321,7 @@ async def test_a_pod_of_another_shape_is_refused(guarded: Guarded, mutate: Calla
         await guarded.make_pod(pod)
 
 
-@for_cut("per-group")
+@pytest.mark.parametrize("cut", ["per-group"])
 async def test_one_claim_a_group_is_that_groups_alone(guarded: Guarded) -> None:
     pod = agent(plan("team", "s1", layout=Layout.PER_GROUP))
     volume("nanoclaw-folder-other", "group", **claim("nanoclaw-folder-other"))(pod)
@@ -335,7 +339,7 @@ SHARED_FOLDERS = [
 ]
 
 
-@for_cut("shared")
+@pytest.mark.parametrize("cut", ["shared"])
 @pytest.mark.parametrize(("sub_path", "shown"), SHARED_FOLDERS)
 async def test_of_one_claim_for_all_a_group_sees_its_own_folders(
     guarded: Guarded, sub_path: str | None, shown: str
@@ -346,7 +350,7 @@ async def test_of_one_claim_for_all_a_group_sees_its_own_folders(
         await guarded.make_pod(pod)
 
 
-@for_cut("shared")
+@pytest.mark.parametrize("cut", ["shared"])
 async def test_a_path_that_is_computed_is_refused(guarded: Guarded) -> None:
     pod = agent(plan("team", "s1", layout=Layout.SHARED))
     mount = {"name": "nanoclaw-data", "mountPath": "/x", "subPathExpr": "groups/team"}
@@ -355,7 +359,7 @@ async def test_a_path_that_is_computed_is_refused(guarded: Guarded) -> None:
         await guarded.make_pod(pod)
 
 
-@for_cut("shared")
+@pytest.mark.parametrize("cut", ["shared"])
 async def test_what_all_groups_see_of_the_one_claim_is_read_only(guarded: Guarded) -> None:
     pod = agent(plan("team", "s1", layout=Layout.SHARED))
     volume("nanoclaw-data", "groups/global/notes")(pod)
@@ -363,7 +367,7 @@ async def test_what_all_groups_see_of_the_one_claim_is_read_only(guarded: Guarde
         await guarded.make_pod(pod)
 
 
-@for_cut("node-folders")
+@pytest.mark.parametrize("cut", ["node-folders"])
 @pytest.mark.parametrize("path", ["/", "/srv", "/srv/docs-of-others", "/var/lib/nanoclaw/groups/team"])
 async def test_a_folder_of_the_node_outside_the_allowed_roots_is_refused(guarded: Guarded, path: str) -> None:
     extra = (ExtraMount("/workspace/extra/docs", host_path=path),)
@@ -371,7 +375,6 @@ async def test_a_folder_of_the_node_outside_the_allowed_roots_is_refused(guarded
         await guarded.make_pod(agent(plan("team", "s1", extra=extra)))
 
 
-@for_cut("per-type")
 @pytest.mark.parametrize(
     "user", [ADMINISTRATOR, KUBELET, "system:serviceaccount:kube-system:replicaset-controller", "{}"]
 )
@@ -393,7 +396,6 @@ def job(**changes: Any) -> dict[str, Any]:
     return made
 
 
-@for_cut("per-type")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -408,7 +410,6 @@ async def test_nobody_but_the_controller_makes_jobs_of_agents(guarded: Guarded, 
         await guarded.send(ADMINISTRATOR, "POST", JOBS, job(**changes))
 
 
-@for_cut("per-type")
 async def test_sets_of_agents_need_their_pattern(guarded: Guarded) -> None:
     marks = labels.component(labels.AGENT)
     template = {"metadata": {"labels": marks}, "spec": plain("x")["spec"]}
@@ -423,7 +424,6 @@ async def test_sets_of_agents_need_their_pattern(guarded: Guarded) -> None:
         await guarded.send(controller, "POST", STATEFUL_SETS, body)
 
 
-@for_cut("per-type")
 async def test_what_is_an_agents_stays_as_it_is_and_the_rest_goes_on(guarded: Guarded) -> None:
     pod = (await guarded.make_pod(agent(SHAPES["task"])))["metadata"]["name"]
     other = (await guarded.send(ADMINISTRATOR, "POST", PODS, plain("other")))["metadata"]["name"]
@@ -464,7 +464,6 @@ async def test_what_is_an_agents_stays_as_it_is_and_the_rest_goes_on(guarded: Gu
         await guarded.send(ADMINISTRATOR, "DELETE", PODS, None, (name,))
 
 
-@for_cut("per-type")
 async def test_a_job_of_an_agent_is_not_made_another_groups(guarded: Guarded) -> None:
     controller = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}"
     made = await guarded.send(controller, "POST", JOBS, agent_job(plan("team", "kept")))
@@ -476,6 +475,5 @@ async def test_a_job_of_an_agent_is_not_made_another_groups(guarded: Guarded) ->
     await guarded.send(collector, "PATCH", JOBS, {"metadata": {"finalizers": ["foregroundDeletion"]}}, place)
 
 
-@for_cut("per-type")
 async def test_another_namespace_is_nobodys_business(guarded: Guarded, namespace: str) -> None:
     await Guarded(guarded.api, namespace).make_pod(plain("theirs", **labels.component(labels.AGENT)), ADMINISTRATOR)
