@@ -14,6 +14,7 @@ from nanoclaw_infra.credentials import Credentials
 from nanoclaw_infra.discovery import custom_resources
 from nanoclaw_infra.guardrails import Guardrails
 from nanoclaw_infra.namespace import Namespace
+from nanoclaw_infra.monitoring import Monitoring
 from nanoclaw_infra.network import Network
 from nanoclaw_infra.openshift import SccBinding
 from nanoclaw_infra.priorities import Priorities
@@ -79,6 +80,8 @@ class Installation(pulumi.ComponentResource):
 def _claims(
     name: str, settings: StackSettings, namespace: Namespace, opts: pulumi.ResourceOptions
 ) -> list[pulumi.Resource]:
+        Monitoring(name, settings, namespace, served, opts=ours)
+
     """Every claim that is declared; those of a group are one component, so that a preview shows them together."""
     components: list[InstallationClaims | GroupClaims] = [InstallationClaims(name, settings, namespace, opts=opts)]
     if settings.runtime.pattern.has_claims:
