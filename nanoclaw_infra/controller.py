@@ -8,7 +8,7 @@ and change in place, because the running controller reads them again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 import pulumi
@@ -20,7 +20,7 @@ from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.settings import Stack
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_infra.settings.told import CONTROLLER_PRIORITY, priority_class, told
-from nanoclaw_runtime.contract import config, labels, layout, names
+from nanoclaw_runtime.contract import config, gateway, labels, layout, names, wire
 from nanoclaw_runtime.contract.config import Pattern
 
 STOP_GRACE: Final = 30
@@ -29,7 +29,16 @@ STOP_GRACE: Final = 30
 _CREDENTIALS_VOLUME: Final = "credentials"
 _SETTINGS_VOLUME: Final = "settings"
 _TOKEN_VOLUME: Final = "api-token"  # noqa: S105
+_KEY_VOLUME: Final = "gateway-key"
 _NODE_VOLUME: Final = "node"
+
+_FOLDERS: Final = {
+    _SETTINGS_VOLUME: (config.ENV_CONFIG_DIR, config.CONFIG_DIR),
+    _TOKEN_VOLUME: (config.ENV_API_TOKEN_DIR, config.API_TOKEN_DIR),
+    _CREDENTIALS_VOLUME: (config.ENV_CREDENTIALS_DIR, config.CREDENTIALS_DIR),
+    _KEY_VOLUME: (gateway.ENV_KEY_DIR, gateway.KEY_DIR),
+}
+# Volume → the variable that names its folder, and the folder.
 
 _OURS: Final = labels.component(labels.CONTROLLER)
 
@@ -51,10 +60,14 @@ class Controller(pulumi.ComponentResource):
         namespace: Namespace,
         access: Access,
         credentials: pulumi.Input[str] | None,
+        gateway_key: pulumi.Input[str] | None,
         after: Sequence[pulumi.Resource],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`credentials` names the Secret with what agents get on stdin, if there is any."""
+        """`credentials` names the Secret with what agents get on stdin, if there is any.
+
+        `gateway_key` names the one that agents' placeholders are signed with, where the stack has a gateway.
+        """
         super().__init__("nanoclaw:controller:Controller", name, {}, opts)
         self._namespace = namespace
         self._options = pulumi.ResourceOptions(parent=self, deleted_with=namespace.goes_with_it)
@@ -82,8 +95,11 @@ class Controller(pulumi.ComponentResource):
             stack.settings,
             account=access.controller_account,
             settings_name=settings.metadata.name,
-            token=token.metadata.name,
-            credentials=credentials,
+            secrets={
+                _TOKEN_VOLUME: token.metadata.name,
+                _CREDENTIALS_VOLUME: credentials if _wants_credentials(stack.settings) else None,
+                _KEY_VOLUME: gateway_key,
+            },
         )
         self._run(stack.settings, pod, [access.binding, groups, *after])
         workload.disruption_budget(names.CONTROLLER, self._metadata(names.CONTROLLER), _OURS, self._options)
@@ -168,19 +184,21 @@ def _pod(
     *,
     account: pulumi.Input[str],
     settings_name: pulumi.Input[str],
-    token: pulumi.Input[str],
-    credentials: pulumi.Input[str] | None,
+    secrets: Mapping[str, pulumi.Input[str] | None],
 ) -> kubernetes.core.v1.PodTemplateSpecArgs:
+    """`secrets` are volumes and the names of their Secrets, None for what this stack has not."""
+    mounted = {volume: secret for volume, secret in secrets.items() if secret is not None}
     scheduling = settings.controller.scheduling
     priority = priority_class(settings, CONTROLLER_PRIORITY) if settings.priorities.enabled else None
     volumes = [
         workload.config_volume(_SETTINGS_VOLUME, settings_name),
-        workload.secret_volume(_TOKEN_VOLUME, token),
+        *(
+            workload.secret_volume(volume, secret, keys=_own_keys(settings) if volume == _CREDENTIALS_VOLUME else ())
+            for volume, secret in mounted.items()
+        ),
         workload.scratch_volume(),
         *_data_volumes(settings),
     ]
-    if credentials is not None:
-        volumes.append(workload.secret_volume(_CREDENTIALS_VOLUME, credentials))
     return kubernetes.core.v1.PodTemplateSpecArgs(
         metadata=kubernetes.meta.v1.ObjectMetaArgs(labels=_OURS, annotations=workload.pod_annotations(settings)),
         spec=kubernetes.core.v1.PodSpecArgs(
@@ -194,23 +212,27 @@ def _pod(
             runtime_class_name=scheduling.runtime_class,
             priority_class_name=scheduling.priority_class or priority,
             image_pull_secrets=workload.pull_secrets(scheduling),
-            containers=[_container(settings, with_credentials=credentials is not None)],
+            containers=[_container(settings, mounted)],
             volumes=volumes,
         ),
     )
 
 
-def _container(settings: StackSettings, *, with_credentials: bool) -> kubernetes.core.v1.ContainerArgs:
+def _own_keys(settings: StackSettings) -> tuple[str, ...]:
+    """Of the credentials; all of them, unless a gateway keeps the model's key from the controller."""
+    if not settings.gateway.enabled:
+        return ()
+    return (wire.TELEGRAM_TOKEN_KEY,) if settings.runtime.channels.telegram is not None else ()
+
+
+def _wants_credentials(settings: StackSettings) -> bool:
+    return not settings.gateway.enabled or bool(_own_keys(settings))
+
+
+def _container(settings: StackSettings, secrets: Container[str]) -> kubernetes.core.v1.ContainerArgs:
     controller = settings.controller
-    environment = {
-        config.ENV_CONFIG_DIR: config.CONFIG_DIR,
-        config.ENV_API_TOKEN_DIR: config.API_TOKEN_DIR,
-        config.ENV_TREE: str(layout.TREE),
-    }
-    mounts = {_SETTINGS_VOLUME: config.CONFIG_DIR, _TOKEN_VOLUME: config.API_TOKEN_DIR}
-    if with_credentials:
-        environment[config.ENV_CREDENTIALS_DIR] = config.CREDENTIALS_DIR
-        mounts[_CREDENTIALS_VOLUME] = config.CREDENTIALS_DIR
+    folders = {volume: folder for volume, folder in _FOLDERS.items() if volume == _SETTINGS_VOLUME or volume in secrets}
+    environment = {**dict(folders.values()), config.ENV_TREE: str(layout.TREE)}
     return kubernetes.core.v1.ContainerArgs(
         name=names.CONTROLLER_CONTAINER,
         image=controller.image,
@@ -231,7 +253,7 @@ def _container(settings: StackSettings, *, with_credentials: bool) -> kubernetes
         resources=workload.resources(controller.resources),
         security_context=workload.container_security(),
         volume_mounts=[
-            *(workload.read_only(volume, path) for volume, path in mounts.items()),
+            *(workload.read_only(volume, path) for volume, (_, path) in folders.items()),
             workload.scratch_mount(),
             *_data_mounts(settings),
         ],

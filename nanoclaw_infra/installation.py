@@ -12,9 +12,10 @@ from nanoclaw_infra.access import Access
 from nanoclaw_infra.controller import Controller
 from nanoclaw_infra.credentials import Credentials
 from nanoclaw_infra.discovery import custom_resources
+from nanoclaw_infra.gateway import Gateway, GatewayKey
 from nanoclaw_infra.guardrails import Guardrails
-from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.monitoring import Monitoring
+from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.network import Network
 from nanoclaw_infra.openshift import SccBinding
 from nanoclaw_infra.priorities import Priorities
@@ -50,12 +51,24 @@ class Installation(pulumi.ComponentResource):
         guardrails = Guardrails(name, settings, namespace, opts=ours)
         claims = _claims(name, settings, namespace, opts=ours)
         credentials = Credentials(name, stack, namespace=namespace, served=served, opts=ours)
+        key = GatewayKey(name, settings, namespace, opts=ours)
+        if key.secret is not None and credentials.secret is not None:
+            Gateway(
+                name,
+                settings,
+                namespace=namespace,
+                key=key.secret,
+                credentials=credentials.secret,
+                after=[*namespace.bounds, *priorities.classes, *network.policies, *constraint.bindings],
+                opts=ours,
+            )
         controller = Controller(
             name,
             stack,
             namespace=namespace,
             access=access,
             credentials=credentials.secret,
+            gateway_key=key.secret,
             after=[
                 *namespace.bounds,
                 *priorities.classes,
@@ -66,6 +79,8 @@ class Installation(pulumi.ComponentResource):
             ],
             opts=ours,
         )
+
+        Monitoring(name, settings, namespace, served, opts=ours)
 
         folders = [group.folder for group in settings.groups.groups]
         first = names.MAIN_FOLDER if names.MAIN_FOLDER in folders else next(iter(folders), "GROUP")
@@ -80,8 +95,6 @@ class Installation(pulumi.ComponentResource):
 def _claims(
     name: str, settings: StackSettings, namespace: Namespace, opts: pulumi.ResourceOptions
 ) -> list[pulumi.Resource]:
-        Monitoring(name, settings, namespace, served, opts=ours)
-
     """Every claim that is declared; those of a group are one component, so that a preview shows them together."""
     components: list[InstallationClaims | GroupClaims] = [InstallationClaims(name, settings, namespace, opts=opts)]
     if settings.runtime.pattern.has_claims:

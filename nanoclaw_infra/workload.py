@@ -6,6 +6,7 @@ scheduling from the contract.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import pulumi
@@ -118,12 +119,17 @@ def config_volume(name: str, config_map: pulumi.Input[str]) -> kubernetes.core.v
     )
 
 
-def secret_volume(name: str, secret: pulumi.Input[str]) -> kubernetes.core.v1.VolumeArgs:
+def secret_volume(
+    name: str, secret: pulumi.Input[str], *, keys: Iterable[str] = (), optional: bool | None = None
+) -> kubernetes.core.v1.VolumeArgs:
+    """The Secret, or only some of its keys; with `optional` the pod starts without those that are missing."""
     return kubernetes.core.v1.VolumeArgs(
         name=name,
         secret=kubernetes.core.v1.SecretVolumeSourceArgs(
             secret_name=secret,
             default_mode=0o440,  # the pod's group reads it
+            items=[kubernetes.core.v1.KeyToPathArgs(key=key, path=key) for key in keys] or None,
+            optional=optional,
         ),
     )
 
