@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from nanoclaw_infra.preview import errors, fields, words
-from nanoclaw_infra.preview.danger import data_at_risk
+from nanoclaw_infra.preview.danger import data_at_risk, stale
 from nanoclaw_infra.preview.difference import differences
-from nanoclaw_infra.preview.document import Document, Operation, Resource, resources
+from nanoclaw_infra.preview.document import Document, Operation, Resource, freed, resources
 from nanoclaw_infra.preview.markdown import Markdown, marker
 from nanoclaw_infra.preview.risk import Fate, losses, permissions, warning
 
@@ -54,7 +54,8 @@ def comment(document: Document, stack: str, ink: Markdown) -> Comment:
 
     head = [marker(stack), _title(stack, changes, ink, failed=bool(told))]
     warned = [(each, text) for each in changes if (text := warning(each)) is not None]
-    head += data_at_risk(found, warned, permissions(document.config), ink)
+    head += data_at_risk(found, warned, freed(document.steps), ink)
+    head += stale(found, permissions(document.config), ink)
     head += _errors(told, ink, refused=any(each.fate is Fate.REFUSED for each in found))
     covered = {id(each.resource) for each in found} | {id(each) for each, _ in warned}
     sections = list(_sections([each for each in changes if id(each) not in covered], ink))

@@ -18,22 +18,29 @@ _LOST, _OTHERS = 14_000, 3_000
 
 
 def data_at_risk(
-    found: Sequence[Loss], warned: Sequence[tuple[Resource, str]], permissions: Iterable[str], ink: Markdown
+    found: Sequence[Loss], warned: Sequence[tuple[Resource, str]], freed: Sequence[Resource], ink: Markdown
 ) -> list[str]:
     """Paragraphs, none when no data is concerned."""
-    stale = sorted(set(permissions) - {each.permission for each in found})
-    asked = _permission(found, ink)
-    if found or warned:
-        full = [f"#### {_headline(found)}", "\n".join([*_losses(found, ink), *_warnings(warned, ink)])]
-        if sum(map(len, full)) > LONGEST:
-            full[1] = _short(found, warned, ink)
-        asked = [*full, *asked]
-    if stale:
-        named = ", ".join(_fitting([ink.code(each, 100) for each in stale], _OTHERS, "and {} more"))
-        asked.append(
-            f"`{SETTING}` permits what does not happen here: {named}. Remove it from the stack once it is done."
-        )
-    return asked
+    if not (found or warned or freed):
+        return []
+    items = [*_losses(found, ink), *_warnings(warned, ink)]
+    full = "\n".join(items) if sum(map(len, items)) <= LONGEST else _short(found, warned, ink)
+    return [f"#### {_headline(found)}", "\n".join(filter(None, [full, *_freed(freed, ink)])), *_permission(found, ink)]
+
+
+def stale(found: Sequence[Loss], permissions: Iterable[str], ink: Markdown) -> list[str]:
+    """A paragraph about permissions nothing here needs; none when there are none."""
+    unused = sorted(set(permissions) - {each.permission for each in found})
+    if not unused:
+        return []
+    named = ", ".join(_fitting([ink.code(each, 100) for each in unused], _OTHERS, "and {} more"))
+    return [f"`{SETTING}` permits what does not happen here: {named}. Remove it from the stack once it is done."]
+
+
+def _freed(freed: Sequence[Resource], ink: Markdown) -> list[str]:
+    if not freed:
+        return []
+    return [f"- **No longer protected**, so that a later change can delete it: {_names(freed, ink, _OTHERS)}"]
 
 
 def _headline(found: Sequence[Loss]) -> str:

@@ -184,6 +184,18 @@ def resources(steps: Iterable[Step]) -> list[Resource]:
     return [_resource(step) for step in merged.values()]
 
 
+def freed(steps: Iterable[Step]) -> list[Resource]:
+    """What stays and loses its protection, which the engine counts as no change."""
+    return [
+        _resource(step)
+        for step in steps
+        if (old := step.old_state) is not None
+        and (new := step.new_state) is not None
+        and step.op in {"same", "update"}
+        and ((old.protect and not new.protect) or (old.retain_on_delete and not new.retain_on_delete))
+    ]
+
+
 def _both(one: Step, other: Step) -> Step:
     """A replacement that an engine told in several steps, or a replacement beside its old copy's end."""
     replaced = Operation.REPLACE in {_OPERATIONS[one.op], _OPERATIONS[other.op]} or one.op != other.op
@@ -202,7 +214,7 @@ def _resource(step: Step) -> Resource:
     inputs = (old or new or State()).inputs
     metadata = _mapping(inputs.get("metadata"))
     chain = _type(step.urn)
-    operation = _OPERATIONS[step.op]
+    operation = _OPERATIONS.get(step.op, Operation.UPDATE)
     if operation is Operation.REPLACE and new is None:
         operation = Operation.DELETE  # the old copy an earlier run left over
     return Resource(

@@ -91,8 +91,13 @@ def test_an_open_stack_from_its_first_preview_to_the_loss_of_its_namespace(proje
 def test_a_group_removed_from_a_protected_stack_is_refused_in_words_and_let_go_once_unprotected(project):
     project.write(protect=True, groups=GROUPS)
     project.up()
-    project.write(protect=True, groups=("main",))
 
+    project.write(groups=GROUPS)
+    freed = reviewed(project)
+    assert "### Stack `test`: no changes" in freed.text
+    assert "- **No longer protected**, so that a later change can delete it: `Namespace/" in freed.text
+
+    project.write(protect=True, groups=("main",))
     refused = reviewed(project)
     assert refused.status == 2
     assert "### The preview of stack `test` failed" in refused.text
@@ -111,15 +116,13 @@ def test_a_group_removed_from_a_protected_stack_is_refused_in_words_and_let_go_o
 @pytest.fixture
 def expandable(control_plane):
     """A StorageClass whose claims may grow, and a volume of it for the claim that is named; both removed again."""
-    config.load_kube_config(str(control_plane.kubeconfig))
+    connection = config.new_client_from_config(str(control_plane.kubeconfig))
+    core, storage = client.CoreV1Api(connection), client.StorageV1Api(connection)
     name = f"preview-{uuid.uuid4().hex[:8]}"
     meta = {"metadata": {"name": name}}
-    client.StorageV1Api().create_storage_class(
-        meta | {"provisioner": "kubernetes.io/no-provisioner", "allowVolumeExpansion": True}
-    )
+    storage.create_storage_class(meta | {"provisioner": "kubernetes.io/no-provisioner", "allowVolumeExpansion": True})
 
     def bind(namespace, claim):
-        core = client.CoreV1Api()
         spec = {
             "storageClassName": name,
             "accessModes": ["ReadWriteMany"],
@@ -128,14 +131,17 @@ def expandable(control_plane):
             "claimRef": {"namespace": namespace, "name": claim},
         }
         core.create_persistent_volume(meta | {"spec": spec})
-        while core.read_namespaced_persistent_volume_claim(claim, namespace).status.phase != "Bound":
+        for _ in range(600):
+            if core.read_namespaced_persistent_volume_claim(claim, namespace).status.phase == "Bound":
+                return
             time.sleep(0.1)
-        return name
+        pytest.fail(f"{claim} was not bound")
 
     yield name, bind
-    client.StorageV1Api().delete_storage_class(name)
+    storage.delete_storage_class(name)
     with contextlib.suppress(client.ApiException):
-        client.CoreV1Api().delete_persistent_volume(name)
+        core.delete_persistent_volume(name)
+    connection.close()
 
 
 def test_a_claim_in_use_may_grow_and_its_class_may_not_change(project, expandable):

@@ -129,6 +129,20 @@ def test_protection_of_an_engine_that_did_not_refuse_is_not_believed():
     assert told(tree).status == 1
 
 
+@pytest.mark.parametrize("flag", ["protect", "retainOnDelete"])
+def test_protection_that_is_taken_away_is_told_though_the_engine_calls_it_no_change(flag):
+    tree = document(step("same", "PersistentVolumeClaim", "nanoclaw-store", claim(), claim(), flags={flag: True}))
+    assert "protected" not in told(tree).text
+
+    tree["steps"][0]["newState"] |= {flag: False}
+    made = told(tree)
+    assert made.status == 0
+    assert (
+        "- **No longer protected**, so that a later change can delete it: `PersistentVolumeClaim/nanoclaw-store`"
+        in (made.text)
+    )
+
+
 def test_what_is_retained_is_let_go_unless_its_namespace_is_deleted():
     kept = step("delete", "PersistentVolumeClaim", "nanoclaw-store", claim(), flags={"retainOnDelete": True})
     assert told(document(kept)).status == 0
