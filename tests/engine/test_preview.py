@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
+import sys
 import time
 import uuid
 
 import pytest
 
 from kubernetes import client, config
+from nanoclaw_dev.paths import CHECKOUT
 from nanoclaw_infra.preview.command import review
 from nanoclaw_runtime.contract import names
 
@@ -179,15 +182,25 @@ def test_a_changed_secret_is_told_and_never_shown(project):
     assert "of-the-house" not in made.text
 
 
-def test_without_a_usable_preview_the_comment_says_why(project):
+def test_the_script_of_the_workflows_runs_the_real_engine(project):
     project.write(controller={"image": "localhost/controller"})
-    mistake = reviewed(project)
-    assert mistake.status == 2
-    assert "needs a tag or a digest, exactly one of them" in mistake.text
+    command = project.folder / ".venv" / "bin" / "nanoclaw-preview"
+    command.parent.mkdir(parents=True)
+    command.write_text(f"#!{sys.executable}\nimport sys\nfrom nanoclaw_infra.preview import main\nsys.exit(main())\n")
+    command.chmod(0o755)
+    path = f"{project.engine.binaries.cli.parent}{os.pathsep}{os.environ['PATH']}"
 
-    project.stack = "nobody"
-    absent = preview(project)
-    made = review(absent.stdout, stack="nobody", log=absent.stderr)
-    assert made.status == 2
-    assert made.text.startswith("<!-- nanoclaw-preview: nobody -->")
-    assert "no stack named 'nobody' found" in made.text
+    def run(stack):
+        script = [CHECKOUT / "ci" / "preview.sh", stack, "comment.md"]
+        environment = project.engine.environment() | {"PATH": path, "PYTHONPATH": str(CHECKOUT)}
+        ran = subprocess.run(script, cwd=project.folder, env=environment, check=False)
+        return ran.returncode, (project.folder / "comment.md").read_text()
+
+    status, mistake = run(project.stack)
+    assert status == 2
+    assert "needs a tag or a digest, exactly one of them" in mistake
+
+    status, absent = run("nobody")
+    assert status == 2
+    assert absent.startswith("<!-- nanoclaw-preview: nobody -->")
+    assert "no stack named 'nobody' found" in absent
