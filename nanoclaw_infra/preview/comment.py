@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from nanoclaw_infra.preview import errors, fields, words
+from nanoclaw_infra.preview.changes import Operation, Resource, freed, resources
 from nanoclaw_infra.preview.danger import data_at_risk, stale
 from nanoclaw_infra.preview.difference import differences
-from nanoclaw_infra.preview.document import Document, Operation, Resource, freed, resources
+from nanoclaw_infra.preview.document import Document
 from nanoclaw_infra.preview.markdown import Markdown, marker
 from nanoclaw_infra.preview.risk import Fate, losses, permissions, warning
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from nanoclaw_infra.preview import fields, words
+from nanoclaw_infra.preview.changes import Operation, Resource
 from nanoclaw_infra.preview.difference import differences
-from nanoclaw_infra.preview.document import Operation, Resource
 from nanoclaw_infra.preview.markdown import Markdown
 from nanoclaw_infra.preview.risk import SETTING, Fate, Loss
 

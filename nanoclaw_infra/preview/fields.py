@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+from nanoclaw_infra.preview.changes import AUTONAMED, Resource
 from nanoclaw_infra.preview.difference import ABSENT, Difference
-from nanoclaw_infra.preview.document import AUTONAMED, Resource
 from nanoclaw_infra.preview.markdown import Markdown
 
 MOST: Final = 40

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from nanoclaw_infra.preview.document import Operation, Resource
+from nanoclaw_infra.preview.changes import Operation, Resource
 from nanoclaw_runtime.contract import quantities
 
 SETTING: Final = "allowDataLoss"

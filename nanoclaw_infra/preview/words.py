@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from nanoclaw_infra.preview.changes import AUTONAMED, Operation, Resource
 from nanoclaw_infra.preview.difference import Difference
-from nanoclaw_infra.preview.document import AUTONAMED, Operation, Resource
 from nanoclaw_runtime.contract import claims, labels, names
 from nanoclaw_runtime.contract.claims import Claim, Layout, Purpose
 
