@@ -63,9 +63,11 @@ class Installation:
         for image in (runtime, agent):
             cluster.import_image(image.archive)
         namespace, key = f"trial-{folder.name.lower().replace('_', '-')}", f"sk-{folder.name}-{secrets.token_hex(8)}"
+        place = cluster.instance
         base = {
             "namespace": {"name": namespace},
             "cluster": {"kubeconfig": str(cluster.kubeconfig)},
+            "network": {"apiServer": {"cidrs": [f"{place.bridge_address}/32"], "ports": [place.api_port]}},
             "storage": {"sizes": SIZES},
             "controller": {"image": runtime.reference},
         }
