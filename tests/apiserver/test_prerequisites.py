@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import yaml
 
 from nanoclaw_dev.cluster.control_plane import ControlPlane
 from nanoclaw_infra import needs as reader
+from nanoclaw_runtime.cli import prerequisites_asked as asked
+from nanoclaw_runtime.cli import prerequisites_cluster as cluster
 from nanoclaw_runtime.cli.doctor import Finding, Verdict
 from nanoclaw_runtime.cli.installation import SECRETS
 from nanoclaw_runtime.cli.prerequisites import QUOTAS, SERVICES, STORAGE_CLASSES, absent, prerequisites
@@ -175,6 +178,13 @@ async def test_without_rights_nothing_is_looked_at_and_nothing_crashes(place: Pl
     for check, what in (("storage class", "storageclasses"), ("namespace", "namespaces"), ("quota", "resourcequotas")):
         assert f"skipped not looked at: you may not list {what}" in told(findings, check).replace(" get ", " list ")
     assert "you may not create pods" in told(findings, "admission: pods")
+
+
+async def test_the_api_servers_clock_is_compared_with_this_machines(admin: KubeClient):
+    served, now = await asked.served_at(admin), datetime.now(UTC)
+    assert served is not None
+    assert cluster.clock(served, now).verdict is Verdict.GOOD
+    assert "s ahead of this machine's" in cluster.clock(served, now - timedelta(minutes=2)).evidence
 
 
 async def test_custom_resources_are_found_or_missed(place: Place):

@@ -208,6 +208,10 @@ def deployed(replicas, available, **more):
     return {"spec": {"replicas": replicas}, "status": {"availableReplicas": available, **more}}
 
 
+def members(wanted, available):
+    return {"status": {"desiredNumberScheduled": wanted, "numberAvailable": available}}
+
+
 LACKING = [{"type": "Available", "status": "False", "message": "quota"}]
 UNSCHEDULED = [{"type": "PodScheduled", "status": "False", "message": "no node"}]
 
@@ -219,6 +223,9 @@ FINDINGS = [
     pytest.param(doctor.deployment(deployed(1, 1)), Verdict.GOOD, "1 of 1", id="available"),
     pytest.param(doctor.deployment(deployed(1, 0, conditions=LACKING)), Verdict.BAD, "quota", id="unavailable"),
     pytest.param(doctor.deployment(deployed(0, 0)), Verdict.BAD, "scaled to 0", id="switched off"),
+    pytest.param(doctor.daemon_set(members(2, 2)), Verdict.GOOD, "on 2 of 2 nodes", id="on every node"),
+    pytest.param(doctor.daemon_set(members(2, 1)), Verdict.BAD, "on 1 of 2 nodes", id="not on every node"),
+    pytest.param(doctor.daemon_set(members(0, 0)), Verdict.BAD, "no node may run it", id="on no node"),
     pytest.param(doctor.pods([pod(phase="Running")]), Verdict.GOOD, "1 without", id="pods run"),
     pytest.param(doctor.pods([]), Verdict.BAD, "none", id="no pods"),
     pytest.param(
@@ -313,6 +320,11 @@ def test_common_options_may_stand_anywhere(line, sorted_line):
         pytest.param("groups register team", "--name", id="no name for a group"),
         pytest.param("groups change team", "name something", id="nothing to change"),
         pytest.param("groups change team --priority top", "priority", id="unknown priority"),
+        pytest.param("doctor --project /nowhere", "does not exist", id="no project"),
+        pytest.param("--context a doctor --stack local", "--context", id="stack and context"),
+        pytest.param("--kubeconfig a doctor --stack local", "--kubeconfig", id="stack and kubeconfig"),
+        pytest.param("-n a doctor --stack local", "the stack says where", id="stack and namespace"),
+        pytest.param("--url http://a doctor --stack local", "--url", id="stack and address"),
     ],
 )
 def test_a_mistake_on_the_line_exits_with_2(line, told):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from nanoclaw_runtime.cli import doctor
@@ -25,7 +24,7 @@ from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import RESTRICTED_SCC, Pattern, Platform
 from nanoclaw_runtime.contract.needs import Needs
 from nanoclaw_runtime.kube.client import KubeClient, Manifest
-from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound, Target
+from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound
 from nanoclaw_runtime.kube.resources import CLAIMS, PODS, Resource
 
 STORAGE_CLASSES: Final = Resource("StorageClass", "storageclasses", "/apis/storage.k8s.io/v1", namespaced=False)
@@ -99,11 +98,10 @@ async def _platform(client: KubeClient, needs: Needs) -> list[Finding]:
 
 
 async def _clock(client: KubeClient, needs: Needs) -> list[Finding]:  # noqa: ARG001
-    async with client.stream("GET", "/version", Target("get", "version")) as response:
-        date = response.headers.get("Date")
-    if date is None:
+    served = await asked.served_at(client)
+    if served is None:
         return [doctor.skipped("clock", "the API server tells no time")]
-    return [cluster.clock(parsedate_to_datetime(date), datetime.now(UTC))]
+    return [cluster.clock(served, datetime.now(UTC))]
 
 
 async def _rights(client: KubeClient, needs: Needs) -> list[Finding]:

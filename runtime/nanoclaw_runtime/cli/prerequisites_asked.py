@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from nanoclaw_runtime.cli.prerequisites_rights import Right
@@ -84,6 +86,13 @@ async def ready(client: KubeClient, namespace: str, service: str) -> int:
         for endpoint in each.get("endpoints") or ()
         if endpoint.get("conditions", {}).get("ready", True)
     )
+
+
+async def served_at(client: KubeClient) -> datetime | None:
+    """The API server's time, in whole seconds; None when something in between leaves it out."""
+    async with client.stream("GET", "/version", Target("get", "version")) as response:
+        date = response.headers.get("Date")
+    return None if date is None else parsedate_to_datetime(date)
 
 
 async def allowed(client: KubeClient, right: Right) -> bool:
