@@ -19,6 +19,9 @@ test: .venv ## the whole suite on the real engine and a real cluster
 preview: .venv ## what `pulumi up` would change; STACK=dev names the stack
 	@$(DEV) preview $(STACK)
 
+render: .venv ## what a stack declares, as YAML in rendered/; STACK=dev names the stack, OUT=folder another place
+	@$(DEV) render $(or $(STACK),dev) $(if $(OUT),--out "$(OUT)")
+
 bench: .venv ## measure, beside baselines, and write bench/results
 	@$(DEV) bench
 
@@ -28,4 +31,4 @@ lock: .venv ## requirements/*.txt anew from the ranges in the pyproject files
 .venv:
 	@python3 tools/bootstrap.py
 
-.PHONY: .venv help up down check test preview bench lock
+.PHONY: .venv help up down check test preview render bench lock

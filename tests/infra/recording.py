@@ -83,12 +83,14 @@ class _Monitor(mocks.MockMonitor):
 
 
 def configuration(stack: str, changes: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """The configuration of a committed stack as the engine hands it over; `changes` replace whole keys."""
+    """The configuration of a committed stack as the engine hands it over, maps sorted; `changes` replace whole keys."""
     project = yaml.safe_load((CHECKOUT / "Pulumi.yaml").read_text())
     defaults = {f"nanoclaw:{key}": entry["default"] for key, entry in project["config"].items() if "default" in entry}
     written = yaml.safe_load((CHECKOUT / "stacks" / f"Pulumi.{stack}.yaml").read_text())["config"]
     merged = defaults | written | dict(changes or {})
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in merged.items()}
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for key, value in merged.items()
+    }
 
 
 def settings(stack: str) -> dict[str, Any]:

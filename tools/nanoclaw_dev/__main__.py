@@ -1,4 +1,4 @@
-"""What the Makefile calls: `python -m nanoclaw_dev up|down|check|test|preview|bench|lock`.
+"""What the Makefile calls: `python -m nanoclaw_dev up|down|check|test|preview|render|bench|lock`.
 
 A mistake of the machine or its user is one sentence on stderr and exit code 1; anything else that
 goes wrong is a bug and shows its traceback.
@@ -19,6 +19,7 @@ COMMANDS = {
     "check": ("nanoclaw_dev.check:check", "format, lint, types, import contracts and the tests that need no binary"),
     "test": ("nanoclaw_dev.test:test", "the whole suite on the real engine and a real cluster"),
     "preview": ("nanoclaw_dev.up:preview", "what `pulumi up` would change"),
+    "render": ("nanoclaw_dev.render:render", "what a stack declares, as YAML files"),
     "bench": ("bench.harness:main", "measure, beside baselines, and write bench/results"),
     "lock": ("nanoclaw_dev.lock:lock", "the pinned requirements anew"),
 }
@@ -33,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=purpose, description=purpose)
         if name == "preview":
             command.add_argument("stack", nargs="?", default="local", help="local unless named")
+        if name == "render":
+            command.add_argument("stack")
+            command.add_argument("--out", help="folder for the files; rendered/STACK unless named")
     options = vars(parser.parse_args(arguments))
     place, _ = COMMANDS[options.pop("command")]
     try:
