@@ -85,7 +85,9 @@ class StorageSettings(Settings):
     """Of the groups' claims. Controller and agents mount them together: ReadWriteOnce keeps all of them on one node."""
     access_modes: dict[Purpose, AccessMode] = Field(default_factory=dict)
     """Access mode by purpose, where it is another; ReadWriteOnce for databases unless said here."""
-    sizes: dict[Purpose, Quantity] = Field(default_factory=dict, json_schema_extra={"default": dict(_SIZES)})
+    sizes: dict[Purpose, Quantity] = Field(
+        default_factory=dict, json_schema_extra={"default": {str(each): size for each, size in _SIZES.items()}}
+    )
     """Size by purpose; what is left out gets its default."""
     group_sizes: dict[Folder, dict[Purpose, Quantity]] = Field(default_factory=dict)
     """Size by group and purpose, where a group needs another."""
