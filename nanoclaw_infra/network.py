@@ -17,7 +17,7 @@ import pulumi_kubernetes as kubernetes
 from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.settings.network import ANTHROPIC, HTTPS, TELEGRAM, Peer
 from nanoclaw_infra.settings.stack import StackSettings
-from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.contract import gateway, labels, names
 
 DNS_PORTS: Final = (53, 5353)
 """Of the DNS pods, not of their Service; OpenShift's listen on the second."""
@@ -117,10 +117,12 @@ def _to_controller(settings: StackSettings) -> _Rules:
 
 
 def _to_gateway(settings: StackSettings) -> _Rules:
+    """Calls of agents; what groups use is for operators, at a port of its own."""
     network = settings.network
-    callers = [_ours(labels.AGENT, names.GATEWAY_PORT), *network.scrapers]
-    callers += _addresses(network.api_server.cidrs) if network.api_server is not None else ()
-    return _ingress(callers, names.GATEWAY_PORT)
+    operators = [*network.scrapers]
+    operators += _addresses(network.api_server.cidrs) if network.api_server is not None else ()
+    agents = _ours(labels.AGENT, names.GATEWAY_PORT)
+    return [*_ingress([agents], names.GATEWAY_PORT), *_ingress(operators, gateway.OPERATIONS_PORT)]
 
 
 def _addresses(cidrs: Iterable[str], ports: tuple[int, ...] = HTTPS) -> list[Peer]:
