@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from nanoclaw_infra.discovery import EXTERNAL_SECRETS, SERVICE_MONITORS
 from nanoclaw_infra.namespace import pod_security
 from nanoclaw_infra.settings.file import read_stack
 from nanoclaw_infra.settings.refusals import StackRefused
@@ -31,8 +32,8 @@ from nanoclaw_runtime.contract.needs import (
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 """Where `Pulumi.yaml` and the stack files are, unless another folder is named."""
-_PROMETHEUS: Final = "monitoring.coreos.com"
-_EXTERNAL_SECRETS: Final = "external-secrets.io"
+_PROMETHEUS: Final = SERVICE_MONITORS.group
+_EXTERNAL_SECRETS: Final = EXTERNAL_SECRETS.group
 
 _ALWAYS: Final = (
     Kind("ServiceAccount", "serviceaccounts"),
@@ -91,6 +92,7 @@ def needs(stack: str, settings: StackSettings) -> Needs:
         workloads=tuple(_workloads(settings)),
         custom=tuple(_custom(settings)),
         secrets=tuple(_secrets(settings)),
+        binds_constraint=settings.openshift.bind,
         made_class=None if made is None else _storage_class(made),
         made_priorities=_priorities(settings),
         one_node_provisioners=ONE_NODE,
@@ -180,20 +182,20 @@ def _custom(settings: StackSettings) -> Iterator[CustomKinds]:
     if settings.monitoring.enabled:
         yield CustomKinds(
             _PROMETHEUS,
-            ("v1",),
+            SERVICE_MONITORS.versions,
             ("servicemonitors", "prometheusrules"),
             "monitoring.enabled",
-            "the Prometheus operator",
+            SERVICE_MONITORS.operator,
         )
     if (external := settings.credentials.external) is not None:
         # The stores are cluster-wide or of the namespace; either kind comes with the operator.
         plural = "clustersecretstores" if external.store_kind == "ClusterSecretStore" else "secretstores"
         yield CustomKinds(
             _EXTERNAL_SECRETS,
-            ("v1", "v1beta1"),
+            EXTERNAL_SECRETS.versions,
             ("externalsecrets", plural),
             "credentials.external",
-            "the External Secrets operator",
+            EXTERNAL_SECRETS.operator,
         )
 
 

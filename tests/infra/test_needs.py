@@ -44,8 +44,8 @@ def declared(stack):
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_every_kind_that_is_declared_is_among_the_rights_to_ask_for(stack, needs_of):
-    assert declared(stack) - {(kind.group, kind.kind) for kind in needs_of(stack).kinds} == set()
+def test_rights_are_asked_for_exactly_the_kinds_that_are_declared(stack, needs_of):
+    assert {(kind.group, kind.kind) for kind in needs_of(stack).kinds} == declared(stack)
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -60,7 +60,7 @@ def test_every_claim_that_is_declared_is_needed_as_it_is_declared(stack, needs_o
         if each["kind"] == "PersistentVolumeClaim"
     }
     wanted = {each.name: (each.storage_class, [each.access_mode], each.size) for each in needs_of(stack).claims}
-    assert found.items() <= wanted.items()
+    assert found == wanted
 
 
 @pytest.mark.parametrize("stack", STACKS)

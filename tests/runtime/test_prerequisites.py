@@ -348,8 +348,7 @@ def test_a_refusal_has_the_remedy_of_who_refused(message, remedy):
 
 
 def all_rights(stack: Needs, *without: rights.Right):
-    asked = {*rights.of_up(stack), *rights.given_away(stack), *rights.instead(stack)}
-    return {right: right not in without for right in asked}
+    return {right: right not in without for right in rights.asked(stack)}
 
 
 def test_a_missing_right_is_told_with_its_verbs_together():
@@ -375,6 +374,16 @@ def test_nobody_gives_away_what_they_do_not_have_unless_they_may():
     (found,) = rights.rights(stack, all_rights(stack, lacking, escalate))
     assert "gives rights that you do not have: list events" in found.evidence
     assert rights.rights(stack, all_rights(stack, lacking, bind))[0].verdict is BAD
+
+
+def test_a_constraint_is_given_by_who_may_use_it_or_bind_its_role():
+    stack = needs(binds_constraint=True)
+    use, bind = rights.constraint(stack)
+    assert rights.rights(stack, all_rights(stack, use))[0].verdict is GOOD
+    assert rights.rights(stack, all_rights(stack, bind))[0].verdict is GOOD
+    (found,) = rights.rights(stack, all_rights(stack, use, bind))
+    assert "gives restricted-v2, which you may not use yourself" in found.evidence
+    assert rights.constraint(needs()) == []
 
 
 # What is tried

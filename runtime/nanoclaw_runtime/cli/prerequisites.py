@@ -107,8 +107,7 @@ async def _clock(client: KubeClient, needs: Needs) -> list[Finding]:  # noqa: AR
 async def _rights(client: KubeClient, needs: Needs) -> list[Finding]:
     if await asked.allowed(client, rights.EVERYTHING):
         return rights.rights(needs, {rights.EVERYTHING: True})
-    wanted = {*rights.of_up(needs), *rights.given_away(needs), *rights.instead(needs)}
-    return rights.rights(needs, await asked.which(client, wanted))
+    return rights.rights(needs, await asked.which(client, rights.asked(needs)))
 
 
 async def _storage(client: KubeClient, needs: Needs) -> list[Finding]:

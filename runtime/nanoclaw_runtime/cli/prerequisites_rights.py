@@ -67,8 +67,24 @@ def instead(needs: Needs) -> list[Right]:
     return [Right("escalate", _RBAC, "roles", needs.namespace), Right("bind", _RBAC, "roles", needs.namespace)]
 
 
+def constraint(needs: Needs) -> list[Right]:
+    """Either of them lets somebody give OpenShift's constraint to the stack's accounts; empty when it does not."""
+    if not needs.binds_constraint:
+        return []
+    scc = needs.config.scc
+    return [
+        Right("use", "security.openshift.io", "securitycontextconstraints", needs.namespace, scc),
+        Right("bind", _RBAC, "clusterroles", needs.namespace, f"system:openshift:scc:{scc}"),
+    ]
+
+
+def asked(needs: Needs) -> set[Right]:
+    """Every right that `rights` looks at."""
+    return {*of_up(needs), *given_away(needs), *instead(needs), *constraint(needs)}
+
+
 def rights(needs: Needs, allowed: Mapping[Right, bool]) -> list[Finding]:
-    """`allowed` has every right of `of_up`, `given_away` and `instead`, or just `EVERYTHING`."""
+    """`allowed` has every right of `asked`, or just `EVERYTHING`."""
     if allowed.get(EVERYTHING):
         return [good(CHECK, "all there are")]
     findings = []
@@ -81,6 +97,14 @@ def rights(needs: Needs, allowed: Mapping[Right, bool]) -> list[Finding]:
                 CHECK,
                 f"the controller's Role gives rights that you do not have: {_listed(lacking)}",
                 f"ask for them in {needs.namespace}, or for `escalate` and `bind` on roles there",
+            )
+        )
+    if (either := constraint(needs)) and not any(allowed[right] for right in either):
+        findings.append(
+            failed(
+                CHECK,
+                f"openshift.bind gives {needs.config.scc}, which you may not use yourself",
+                f"ask for it, or set openshift.bind to false and have {either[1].name} bound to the accounts",
             )
         )
     return findings or [good(CHECK, f"all {len(of_up(needs))} that making, changing and removing the stack needs")]

@@ -126,6 +126,8 @@ class Needs:
     """The agents first."""
     custom: tuple[CustomKinds, ...] = ()
     secrets: tuple[SecretNeed, ...] = ()
+    binds_constraint: bool = False
+    """Whether the stack gives its accounts the right to use OpenShift's constraint `config.scc`."""
     made_class: Mapping[str, Any] | None = None
     """The StorageClass the stack makes, as the API would show it."""
     made_priorities: tuple[str, ...] = ()
