@@ -1,0 +1,72 @@
+"""Operators' kinds on a test's API server: made, served, and gone again."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from kubernetes import client
+from nanoclaw_infra.discovery import CustomKind
+from tests.support.cluster import client_of
+
+
+def definition(kind: CustomKind, *versions: str) -> dict[str, Any]:
+    """A CustomResourceDefinition of our own that takes anything, with the kind's name and group."""
+    plural = f"{kind.kind.lower()}s"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{kind.group}"},
+        "spec": {
+            "group": kind.group,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind.kind,
+                "plural": plural,
+                "singular": kind.kind.lower(),
+                "listKind": f"{kind.kind}List",
+            },
+            "versions": [
+                {"name": version, "served": True, "storage": not place, "schema": {"openAPIV3Schema": schema}}
+                for place, version in enumerate(versions)
+            ],
+        },
+    }
+
+
+@contextlib.contextmanager
+def served(kubeconfig: Any, *definitions: dict[str, Any]) -> Iterator[Any]:
+    """The kinds are there inside, and were not before nor are they after; gives the API client."""
+    with client_of(kubeconfig) as api:
+        kinds = client.ApiextensionsV1Api(api)
+        try:
+            for each in definitions:
+                kinds.create_custom_resource_definition(each)
+            _await(lambda: all(_offered(api, each) for each in definitions))
+            yield api
+        finally:
+            for each in definitions:
+                kinds.delete_custom_resource_definition(each["metadata"]["name"])
+            _await(lambda: not any(_offered(api, each) for each in definitions))
+
+
+def _offered(api: Any, each: dict[str, Any]) -> bool:
+    spec = each["spec"]
+    wanted = [version["name"] for version in spec["versions"] if version["served"]]
+    try:
+        found = [client.CustomObjectsApi(api).get_api_resources(spec["group"], version) for version in wanted]
+    except client.ApiException as error:
+        if error.status != 404:
+            raise
+        return False
+    return all(any(resource.kind == spec["names"]["kind"] for resource in listed.resources) for listed in found)
+
+
+def _await(condition: Any) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "the API server does not follow its definitions"
+        time.sleep(0.05)
