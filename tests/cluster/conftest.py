@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from kubernetes import client, watch
 from nanoclaw_dev.cluster.cluster import Cluster
+from nanoclaw_dev.cluster.dns import ACCOUNT, NAMESPACE
 from nanoclaw_runtime.kube.client import KubeClient
-from tests.support import script_agent
+from tests.support import cluster as support
+from tests.support import script_agent, world
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,27 @@ def script_agent_image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactor
 async def kube(cluster: Cluster) -> AsyncIterator[KubeClient]:
     async with await KubeClient.connect(cluster.kubeconfig) as client:
         yield client
+
+
+@pytest.fixture
+def core(cluster: Cluster) -> Iterator[client.CoreV1Api]:
+    with support.client_of(cluster.kubeconfig) as api:
+        yield client.CoreV1Api(api)
+
+
+@pytest.fixture
+def dns(core: client.CoreV1Api) -> None:
+    """The cluster's DNS answers; starting a cluster does not wait for that."""
+    listing = client.AppsV1Api(core.api_client).list_namespaced_deployment
+    only = {"field_selector": f"metadata.name={ACCOUNT}"}
+    for change in watch.Watch().stream(listing, NAMESPACE, timeout_seconds=world.PATIENCE, **only):
+        if change["object"].status.available_replicas:
+            return
+    raise AssertionError(f"no DNS within {world.PATIENCE} s")
+
+
+@pytest.fixture
+def outside(cluster: Cluster, tmp_path: Path) -> Iterator[None]:
+    """Somebody beyond the cluster listens at `world.OUTSIDE` and `world.METADATA`."""
+    with world.outside(cluster, tmp_path):
+        yield

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 import time
 from io import StringIO
 
 import pytest
-from kubernetes.stream import stream
 
 from kubernetes import client, watch
 from nanoclaw_dev.cluster import processes
 from nanoclaw_dev.cluster.dns import ACCOUNT, NAMESPACE
 from nanoclaw_dev.progress import Progress
 from tests.support import cluster as support
+from tests.support.world import METADATA, OUTSIDE, PATIENCE, run
 
 pytestmark = pytest.mark.cluster
-
-PATIENCE = 60
-# Seconds anything may take; nothing takes that long unless it fails.
-
-METADATA, OUTSIDE = "169.254.169.254", "203.0.113.7"
-# Where clouds keep their machines' credentials, and an address nobody has.
 
 EVERYTHING = {}
 DNS_RULE = {
@@ -34,60 +26,6 @@ DNS_RULE = {
     ],
     "ports": [{"port": 5353, "protocol": "UDP"}, {"port": 5353, "protocol": "TCP"}],
 }
-
-
-@pytest.fixture
-def core(cluster):
-    with support.client_of(cluster.kubeconfig) as api:
-        yield client.CoreV1Api(api)
-
-
-@pytest.fixture
-def dns(core):
-    """The cluster's DNS answers; starting a cluster does not wait for that."""
-    listing = client.AppsV1Api(core.api_client).list_namespaced_deployment
-    only = {"field_selector": f"metadata.name={ACCOUNT}"}
-    for change in watch.Watch().stream(listing, NAMESPACE, timeout_seconds=PATIENCE, **only):
-        if change["object"].status.available_replicas:
-            return
-    raise AssertionError(f"no DNS within {PATIENCE} s")
-
-
-@pytest.fixture
-def world(cluster, tmp_path):
-    """Somebody beyond the cluster who listens on port 80 of both outside addresses."""
-    (node,) = cluster.nodes
-    place, instance = node.place, cluster.instance
-    cable, gateway = f"nanoclaw-{instance.block}out", f"10.{instance.block}.0.200"
-    script = f"echo ready; read go; exec busybox httpd -f -p 80 -h {tmp_path}"
-    inside = subprocess.Popen(
-        ["unshare", "--net", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with inside:
-        try:
-            assert inside.stdout.readline() == "ready\n"
-            ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(inside.pid))
-            ip("link", "set", cable, "master", instance.bridge, "up")
-            ip("address", "add", f"{gateway}/24", "dev", "eth0", of=inside.pid)
-            ip("link", "set", "eth0", "up", of=inside.pid)
-            ip("route", "add", place.pod_network, "via", place.address, of=inside.pid)
-            for address in (METADATA, OUTSIDE):
-                ip("address", "add", f"{address}/32", "dev", "eth0", of=inside.pid)
-                ip("route", "add", address, "via", gateway, of=node.init())
-            inside.stdin.write("\n")
-            inside.stdin.flush()
-            yield
-        finally:
-            for address in (METADATA, OUTSIDE):
-                with contextlib.suppress(subprocess.CalledProcessError):
-                    ip("route", "delete", address, of=node.init())
-            inside.kill()
-
-
-def ip(*arguments, of=None):
-    """Run `ip` here, or in the network of a process."""
-    inside = ["nsenter", f"--target={of}", "--net", "--"] if of else []
-    subprocess.run([*inside, "ip", *arguments], check=True, capture_output=True)
 
 
 def create_pod(core, namespace, name, command):
@@ -121,22 +59,9 @@ def serve(core, namespace, *names):
     return [awaited_pod(core, namespace, name, "Running") for name in names]
 
 
-def run(core, namespace, pod, command):
+def shell(core, namespace, pod, command):
     """What a shell command in a pod writes."""
-    attached = stream(
-        core.connect_get_namespaced_pod_exec,
-        pod,
-        namespace,
-        command=["sh", "-c", command],
-        stdout=True,
-        stderr=True,
-        _preload_content=False,
-    )
-    try:
-        attached.run_forever(timeout=PATIENCE)
-        return attached.read_all()
-    finally:
-        attached.sock.shutdown()  # its close() leaves the socket open once the server has ended the stream
+    return run(core, namespace, pod, "sh", "-c", command)
 
 
 def await_reached(core, namespace, pod, targets, expected):
@@ -145,7 +70,7 @@ def await_reached(core, namespace, pod, targets, expected):
     end, found = time.monotonic() + PATIENCE, None
     while found != set(expected):
         assert time.monotonic() < end, f"{pod} reaches {found} and should reach {expected}"
-        found = set(run(core, namespace, pod, f"{' '.join(tries)} wait").split())
+        found = set(shell(core, namespace, pod, f"{' '.join(tries)} wait").split())
 
 
 def create_policy(core, namespace, name, **spec):
@@ -161,7 +86,7 @@ def only(name):
     return {"matchLabels": {"app": name}}
 
 
-@pytest.mark.usefixtures("dns", "world")
+@pytest.mark.usefixtures("dns", "outside")
 def test_a_pod_under_a_policy_reaches_what_is_allowed_by_address_and_by_name_and_nothing_else(
     cluster, core, cluster_namespace
 ):
@@ -188,7 +113,7 @@ def test_a_pod_under_a_policy_reaches_what_is_allowed_by_address_and_by_name_and
         egress=[DNS_RULE, {"to": [{"podSelector": only("friend")}], "ports": [{"port": "web"}]}],
     )
     await_reached(core, cluster_namespace, "caller", targets, {"friend-by-address", "friend-by-name"})
-    assert "Address" in run(core, cluster_namespace, "caller", "nslookup stranger")
+    assert "Address" in shell(core, cluster_namespace, "caller", "nslookup stranger")
 
     delete_policy(core, cluster_namespace, "closed")
     await_reached(core, cluster_namespace, "caller", targets, targets)
@@ -229,8 +154,8 @@ def test_names_of_the_cluster_are_known_and_others_refused_at_once(core, cluster
     service = core.read_namespaced_service("web", cluster_namespace)
     name = f"web.{cluster_namespace}.svc.cluster.local"
     # A Service made just now may not have been heard of yet.
-    inside = run(core, cluster_namespace, "web", f"until nslookup {name} > /found; do sleep 0.1; done; cat /found")
-    outside = run(core, cluster_namespace, "web", "nslookup example.com.")
+    inside = shell(core, cluster_namespace, "web", f"until nslookup {name} > /found; do sleep 0.1; done; cat /found")
+    outside = shell(core, cluster_namespace, "web", "nslookup example.com.")
     assert f"Address: {service.spec.cluster_ip}" in inside
     assert "NXDOMAIN" in outside
     assert "timed out" not in outside

@@ -85,6 +85,15 @@ class Installation:
             raise
         return installation
 
+    def change(self, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """`pulumi up` with other settings; the stack keeps its secrets."""
+        file = self.engine.project / "stacks" / f"Pulumi.{STACK}.yaml"
+        stack = yaml.safe_load(file.read_text())
+        stack["config"]["nanoclaw:settings"] = changed(stack["config"]["nanoclaw:settings"])
+        file.write_text(yaml.safe_dump(stack))
+        with Progress().step("pulumi up") as step:
+            self.engine.up(STACK, step)
+
     def down(self) -> None:
         with Progress().step("pulumi destroy") as step:
             self.engine.destroy(STACK, step)
