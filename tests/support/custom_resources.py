@@ -53,16 +53,30 @@ def served(kubeconfig: Any, *definitions: dict[str, Any]) -> Iterator[Any]:
             _await(lambda: not any(_offered(api, each) for each in definitions))
 
 
+def serve(api: Any, kind: CustomKind, version: str, *, on: bool) -> None:
+    """An operator of another version begins, or stops, to serve a version of its kind."""
+    kinds, name = client.ApiextensionsV1Api(api), f"{kind.kind.lower()}s.{kind.group}"
+    found = kinds.read_custom_resource_definition(name)
+    for each in found.spec.versions:
+        each.served = on if each.name == version else each.served
+    kinds.replace_custom_resource_definition(name, found)
+    _await(lambda: _serves(api, kind.group, version, kind.kind) is on)
+
+
 def _offered(api: Any, each: dict[str, Any]) -> bool:
     spec = each["spec"]
     wanted = [version["name"] for version in spec["versions"] if version["served"]]
+    return all(_serves(api, spec["group"], version, spec["names"]["kind"]) for version in wanted)
+
+
+def _serves(api: Any, group: str, version: str, kind: str) -> bool:
     try:
-        found = [client.CustomObjectsApi(api).get_api_resources(spec["group"], version) for version in wanted]
+        listed = client.CustomObjectsApi(api).get_api_resources(group, version)
     except client.ApiException as error:
         if error.status != 404:
             raise
         return False
-    return all(any(resource.kind == spec["names"]["kind"] for resource in listed.resources) for listed in found)
+    return any(resource.kind == kind for resource in listed.resources)
 
 
 def _await(condition: Any) -> None:
