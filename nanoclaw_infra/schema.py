@@ -20,8 +20,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, NoDefault
 from pydantic_core import core_schema
 
-from nanoclaw_infra.settings.base import IMAGE_PATTERN
-from nanoclaw_infra.settings.stack import FILLED_IN, OWN_KEYS, StackSettings
+from nanoclaw_infra.settings.base import FILLED_IN, IMAGE_PATTERN, OWN_KEYS
+from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_runtime.contract import wire
 from nanoclaw_runtime.contract.claims import Layout
 from nanoclaw_runtime.contract.config import Pattern, Platform

@@ -17,12 +17,32 @@ _REFERENCE: Final = re.compile(rf"{_NAME}(?P<tag>{_TAG})?(?P<digest>{_DIGEST})?"
 IMAGE_PATTERN: Final = rf"^{_NAME}({_TAG}|{_DIGEST})$"
 """An image reference with a tag or a digest, exactly one."""
 
+OWN_KEYS: Final = {
+    ("runtime", "platform"): "nanoclaw:platform",
+    ("runtime", "layout"): "nanoclaw:layout",
+    ("protectData",): "nanoclaw:protectData",
+}
+"""What has a key of its own in a stack file; everything else is below `nanoclaw:settings`."""
+
+FILLED_IN: Final = {
+    "registrationStorage": "nanoclaw:settings.storage",
+    "scc": "nanoclaw:settings.openshift.scc",
+    "closedNetwork": "nanoclaw:settings.network",
+    "gateway": "nanoclaw:settings.gateway",
+}
+"""What the controller is told of other parts of the settings; in `runtime` nobody writes it."""
+
 
 class Settings(BaseModel):
     """A part of a stack's settings: camelCase in the file, frozen, and nothing that is not known."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", use_attribute_docstrings=True
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 

@@ -37,7 +37,8 @@ def stack_values(stack: str, project: Path) -> dict[str, Any]:
     written = _document(stack, file).get("config", {})
     if not isinstance(written, dict):
         raise StackRefused(stack, [f"`config` of {file} is {written!r}; write a map"])
-    values = defaults | {key.removeprefix(_PREFIX): value for key, value in written.items() if key.startswith(_PREFIX)}
+    ours = {key: value for key, value in written.items() if str(key).startswith(_PREFIX)}
+    values = defaults | {key.removeprefix(_PREFIX): value for key, value in ours.items()}
     if isinstance(protect := values.get("protectData"), str):
         values["protectData"] = protect.lower() == "true"
     return {key: values[key] for key in _READ if key in values}

@@ -71,8 +71,15 @@ class ClusterSettings(Settings):
     @field_validator("kubeconfig")
     @classmethod
     def _exists(cls, kubeconfig: str) -> str:
-        if not Path(kubeconfig).expanduser().is_file():
+        if not _is_file(kubeconfig):
             raise ValueError(
                 f"there is no file {kubeconfig!r}; write the path of a kubeconfig (for the embedded cluster: `make up`)"
             )
         return kubeconfig
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_file()
+    except (OSError, RuntimeError):  # one that may not be looked at, or of a user that is not
+        return False

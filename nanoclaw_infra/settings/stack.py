@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, ValidationError, field_validator, model_validator
 
 from nanoclaw_infra.settings import rules
-from nanoclaw_infra.settings.base import ControllerSettings, Settings, valid_image
+from nanoclaw_infra.settings.base import FILLED_IN, OWN_KEYS, ControllerSettings, Settings, valid_image
 from nanoclaw_infra.settings.gateway import GatewaySettings
 from nanoclaw_infra.settings.network import NetworkSettings
 from nanoclaw_infra.settings.place import ClusterSettings, NamespaceSettings
@@ -34,17 +34,6 @@ LOCAL_STACK: Final = "local"
 
 _VARIABLE: Final = re.compile(r"\$\{?(\w+)\}?")
 _PRECIOUS: Final = re.compile(r"(Namespace|PersistentVolumeClaim)/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-
-FILLED_IN: Final = {
-    "registrationStorage": "nanoclaw:settings.storage",
-    "scc": "nanoclaw:settings.openshift.scc",
-    "closedNetwork": "nanoclaw:settings.network",
-    "gateway": "nanoclaw:settings.gateway",
-}
-"""What the controller is told of other parts of the settings; in `runtime` nobody writes it."""
-
-OWN_KEYS: Final = (("runtime", "platform"), ("runtime", "layout"), ("protectData",))
-"""What has a key of its own in a stack file, beside `nanoclaw:settings`."""
 
 
 def _valid_precious(name: str) -> str:
@@ -135,8 +124,8 @@ class StackSettings(Settings):
 
 def _misplaced(raw: dict[str, Any]) -> list[str]:
     return [
-        f"nanoclaw:settings.{'.'.join(path)} has a key of its own; write nanoclaw:{path[-1]}"
-        for path in OWN_KEYS
+        f"nanoclaw:settings.{'.'.join(path)} has a key of its own; write {key}"
+        for path, key in OWN_KEYS.items()
         if _at(raw, path) is not None
     ] + [
         f"nanoclaw:settings.runtime.{field} is made from {source}; remove it"

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from nanoclaw_infra import reference, schema
-from nanoclaw_infra.settings.stack import FILLED_IN
+from nanoclaw_infra.settings.base import FILLED_IN
 from tests.infra.recording import CHECKOUT
 
 

@@ -64,6 +64,10 @@ class Pattern(StrEnum):
         return self in {Pattern.JOB, Pattern.STATEFULSET}
 
 
+RUNS: Final = frozenset({Pattern.JOB, Pattern.DOCKER})
+"""Patterns this version's controller can run; of the others there is what the platform declares, and no more."""
+
+
 class Placement(StrEnum):
     """Where agents' pods may run."""
 
@@ -87,7 +91,12 @@ class ContractModel(BaseModel):
     """A part of what the stack tells a process of ours."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", use_attribute_docstrings=True
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 

@@ -1,0 +1,212 @@
+"""Combinations that can never work, each told in one exact sentence, and none where they do work."""
+
+# ruff: noqa: E501 (each sentence is what a person reads: one line)
+
+from __future__ import annotations
+
+import pytest
+
+from tests.infra.recording import settings
+from tests.infra.refused import merged, read, told
+
+SETTINGS = "nanoclaw:settings."
+CLAIMS = "nanoclaw-global, nanoclaw-group-family, nanoclaw-group-main, nanoclaw-ipc-family, nanoclaw-ipc-main, nanoclaw-project, nanoclaw-sessions-family, nanoclaw-sessions-main, nanoclaw-store"
+OWN_CLASS = {"name": "own", "provisioner": "ebs.csi.aws.com"}
+METADATA = "169.254.169.254/32"
+
+
+def stack(**changes):
+    """The settings of the stack `local` with `changes` laid over them."""
+    return merged(settings("local"), changes)
+
+
+def rule(says, *, id, keys=None, **changes):  # noqa: A002 (as pytest.param has it)
+    return pytest.param(changes, keys or {}, SETTINGS + says, id=id)
+
+
+RULES = [
+    rule(
+        "storage.accessMode is 'ReadWriteOncePod', but the controller and an agent mount the claim at the same time; write 'ReadWriteMany', or 'ReadWriteOnce' with runtime.placement 'controller-node'",
+        storage={"accessMode": "ReadWriteOncePod"},
+        id="one pod for all",
+    ),
+    rule(
+        "storage.accessMode is 'ReadWriteOnce', so controller and agents must share a node, and runtime.placement is 'anywhere'; write 'controller-node' there, or use 'ReadWriteMany'",
+        storage={"accessMode": "ReadWriteOnce"},
+        id="one node for all, and agents anywhere",
+    ),
+    rule(
+        "storage.accessModes.ipc is 'ReadWriteOnce', so controller and agents must share a node, and runtime.placement is 'anywhere'; write 'controller-node' there, or use 'ReadWriteMany'",
+        storage={"accessModes": {"ipc": "ReadWriteOnce"}},
+        id="one node for one purpose",
+    ),
+    rule(
+        "storage.makeClass: the volumes of 'ebs.csi.aws.com' are mounted by one node at a time each, and the claim 'nanoclaw-project' asks for 'ReadWriteMany'; write accessMode 'ReadWriteOnce' with runtime.placement 'controller-node', or a class of a shared file system",
+        storage={"storageClass": "own", "makeClass": OWN_CLASS},
+        id="block storage for what is shared",
+    ),
+    rule(
+        "storage.keep names 'family', which is among the groups; remove it from one of the two",
+        storage={"keep": ["family"]},
+        id="kept and there",
+    ),
+    rule(
+        "storage.groupSizes names 'team', which is no group of the stack; correct it",
+        storage={"groupSizes": {"team": {"group": "1Gi"}}},
+        id="sizes for nobody",
+    ),
+    rule(
+        "storage.groupSizes has no effect with nanoclaw:layout 'shared', where all groups share one claim; write sizes.data, or choose another layout",
+        storage={"groupSizes": {"main": {"group": "1Gi"}}},
+        keys={"layout": "shared"},
+        id="sizes of groups in one claim",
+    ),
+    rule(
+        f"storage.adopt names 'my-old-claim', which is no claim of this stack; there are {CLAIMS}",
+        storage={"adopt": ["my-old-claim"]},
+        id="a claim of somebody else",
+    ),
+    rule(
+        "runtime.placement is 'controller-node', but with the pattern 'nodelocal' each group has a node of its own; remove it",
+        runtime={"pattern": "nodelocal", "placement": "controller-node"},
+        id="two ideas of where groups are",
+    ),
+    rule(
+        "openshift.scc is 'restricted-v2', which forbids the folders of nodes that the pattern 'nodelocal' lives on; name one that permits hostPath, or use the pattern 'job'",
+        runtime={"pattern": "nodelocal"},
+        keys={"platform": "openshift"},
+        id="folders of nodes under restricted-v2",
+    ),
+    rule(
+        "openshift is for OpenShift; remove it, or write nanoclaw:platform 'openshift'",
+        openshift={"scc": "nonroot-v2"},
+        id="a constraint where there are none",
+    ),
+    rule(
+        "openshift is for OpenShift; remove it, or write nanoclaw:platform 'openshift'",
+        openshift={"bind": True},
+        id="a binding where there is nothing to bind",
+    ),
+    rule(
+        "namespace.quota.pods is '5', and 5 sessions with the controller and their claims need 6; raise it, or lower runtime.maxConcurrentSessions",
+        namespace={"quota": {"pods": "5"}},
+        id="too few pods",
+    ),
+    rule(
+        "namespace.quota.requests.cpu is '300m', and 5 sessions with the controller and their claims need 0.35; raise it, or lower runtime.maxConcurrentSessions",
+        namespace={"quota": {"requests.cpu": "300m"}},
+        id="too little CPU",
+    ),
+    rule(
+        "namespace.quota.cpu is '300m', and 5 sessions with the controller and their claims need 0.35; raise it, or lower runtime.maxConcurrentSessions",
+        namespace={"quota": {"cpu": "300m"}},
+        id="too little CPU by its short name",
+    ),
+    rule(
+        "namespace.quota.limits.memory is '1Gi', and 5 sessions with the controller and their claims need 1152Mi; raise it, or lower runtime.maxConcurrentSessions",
+        namespace={"quota": {"limits.memory": "1Gi"}},
+        id="too little memory",
+    ),
+    rule(
+        "namespace.quota.requests.storage is '128Mi', and 5 sessions with the controller and their claims need 384Mi; raise it, or lower runtime.maxConcurrentSessions",
+        namespace={"quota": {"requests.storage": "128Mi"}},
+        id="too little storage",
+    ),
+    rule(
+        "namespace.quota.persistentvolumeclaims is '0', and 5 sessions with the controller and their claims need 9; raise it, or lower runtime.maxConcurrentSessions",
+        namespace={"quota": {"persistentvolumeclaims": "0"}},
+        id="no claims",
+    ),
+    rule(
+        f"network.agents[0] opens '0.0.0.0/0' to agents, and with it the cloud's metadata at '{METADATA}'; add that to `except`",
+        network={"apiServer": None, "agents": [{"cidr": "0.0.0.0/0"}]},
+        id="everything, the cloud's metadata included",
+    ),
+    rule(
+        "network.agents[0] opens '10.0.0.0/8' to agents, and with it the API server at '10.100.0.1/32'; add that to `except`",
+        network={"agents": [{"cidr": "10.0.0.0/8"}]},
+        id="the API server for agents",
+    ),
+    rule(
+        "gateway.serves.upstream is 'https://models.example', and nothing lets the gateway reach it; say where it is in network.gateway",
+        gateway={"enabled": True, "serves": {"upstream": "https://models.example"}},
+        id="a model behind a closed network",
+    ),
+    rule(
+        "runtime.channels.telegram.apiUrl is 'https://bots.example', and nothing lets the controller reach it; say where it is in network.controller",
+        runtime={"channels": {"telegram": {"apiUrl": "https://bots.example"}}},
+        id="bots behind a closed network",
+    ),
+    rule(
+        "gateway.serves.groupLimits names 'team', which is no group of the stack; correct it",
+        gateway={"serves": {"groupLimits": {"team": {"requestsPerMinute": 1}}}},
+        id="limits for nobody",
+    ),
+    rule(
+        "runtime.agent.env.HTTPS_PROXY leads agents past the gateway; remove it, or set gateway.enabled to false",
+        gateway={"enabled": True},
+        runtime={"agent": {"env": {"HTTPS_PROXY": "http://proxy.example"}}},
+        id="a way past the gateway",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "keys", "sentence"), RULES)
+def test_what_can_never_work_is_told(changes, keys, sentence):
+    assert told(settings=stack(**changes), **keys) == (sentence,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        pytest.param({}, {}, id="nothing special"),
+        pytest.param(
+            {"storage": {"accessMode": "ReadWriteOnce"}, "runtime": {"placement": "controller-node"}}, {}, id="one node"
+        ),
+        pytest.param({"storage": {"accessModes": {"store": "ReadWriteOncePod"}}}, {}, id="a database for one pod"),
+        pytest.param(
+            {"storage": {"accessMode": "ReadWriteOnce"}, "runtime": {"pattern": "nodelocal"}}, {}, id="no claims"
+        ),
+        pytest.param(
+            {"storage": {"databaseStorageClass": "own", "makeClass": OWN_CLASS}}, {}, id="block for databases"
+        ),
+        pytest.param(
+            {"storage": {"keep": ["team"], "groupSizes": {"team": {"group": "1Gi"}}}}, {}, id="a kept group's size"
+        ),
+        pytest.param({"storage": {"adopt": ["nanoclaw-group-main"]}}, {}, id="a claim that was there"),
+        pytest.param({"storage": {"keep": ["team"], "adopt": ["nanoclaw-group-team"]}}, {}, id="a kept group's claim"),
+        pytest.param(
+            {"openshift": {"scc": "nonroot-v2", "bind": True}}, {"platform": "openshift"}, id="another constraint"
+        ),
+        pytest.param(
+            {"runtime": {"pattern": "nodelocal"}, "openshift": {"scc": "hostaccess"}},
+            {"platform": "openshift"},
+            id="folders of nodes where they are allowed",
+        ),
+        pytest.param({"namespace": {"quota": {"pods": "6", "requests.cpu": "350m"}}}, {}, id="a quota that just fits"),
+        pytest.param({"namespace": {"quota": {"count/jobs.batch": "1"}}}, {}, id="a quota of what we do not count"),
+        pytest.param(
+            {"network": {"agents": [{"cidr": "0.0.0.0/0", "except": [METADATA, "10.0.0.0/8"]}]}},
+            {},
+            id="all but the bad",
+        ),
+        pytest.param({"network": {"enabled": False, "agents": [{"cidr": "0.0.0.0/0"}]}}, {}, id="an open network"),
+        pytest.param(
+            {"runtime": {"registration": True}, "gateway": {"serves": {"groupLimits": {"team": {}}}}},
+            {},
+            id="limits of a group that may come",
+        ),
+    ],
+)
+def test_what_works_is_taken(changes, keys):
+    read(settings=stack(**changes), **keys)
+
+
+def test_every_rule_tells_on_its_own():
+    both = stack(openshift={"bind": True}, storage={"accessMode": "ReadWriteOnce"}, namespace={"quota": {"pods": "1"}})
+
+    assert [sentence.split(" ")[0] for sentence in told(settings=both)] == [
+        "nanoclaw:settings.storage.accessMode",
+        "nanoclaw:settings.openshift",
+        "nanoclaw:settings.namespace.quota.pods",
+    ]
