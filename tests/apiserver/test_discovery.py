@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kubernetes import client
 from nanoclaw_infra import discovery
 from nanoclaw_infra.discovery import EXTERNAL_SECRETS, PROMETHEUS_RULES, SERVICE_MONITORS
 from nanoclaw_infra.settings import Stack
@@ -11,8 +12,8 @@ from nanoclaw_infra.settings.refusals import StackRefused
 from nanoclaw_infra.settings.secrets import StackSecrets
 from nanoclaw_infra.settings.stack import StackSettings
 from tests.apiserver.conftest import write_kubeconfig
-from tests.infra.recording import VARIABLES, settings
-from tests.support.custom_resources import definition, served
+from tests.infra.recording import VARIABLES, configuration, manifests, record, settings
+from tests.support.custom_resources import definition, published, served
 
 pytestmark = pytest.mark.apiserver
 
@@ -103,3 +104,43 @@ def test_a_cluster_that_refuses_to_say_is_a_warning(apiserver, tmp_path, warning
     discovery.custom_resources(stack(stranger, **EXTERNAL))
     (warning,) = warnings
     assert "Unauthorized" in warning
+
+
+KINDS = (SERVICE_MONITORS, PROMETHEUS_RULES, EXTERNAL_SECRETS)
+
+
+@pytest.fixture(scope="module")
+def operators(apiserver):
+    """The operators' own definitions are in force."""
+    with served(apiserver.kubeconfig, *map(published, KINDS)) as api:
+        yield api
+
+
+def send(api, namespace, manifest):
+    group, version = manifest["apiVersion"].split("/")
+    return client.CustomObjectsApi(api).create_namespaced_custom_object(
+        group, version, namespace, f"{manifest['kind'].lower()}s", manifest, dry_run="All", field_validation="Strict"
+    )
+
+
+def custom_objects(stack):
+    groups = {kind.group for kind in KINDS}
+    declared = manifests(record(stack, configuration(stack)))
+    return [each for each in declared if each["apiVersion"].partition("/")[0] in groups]
+
+
+def test_the_operators_own_definitions_take_every_object_we_make_for_them(operators, namespace):
+    sent = custom_objects("production")
+    assert {each["kind"] for each in sent} == {kind.kind for kind in KINDS}
+    for manifest in sent:
+        manifest["metadata"]["namespace"] = namespace
+        assert send(operators, namespace, manifest)["metadata"]["name"] == manifest["metadata"]["name"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_the_definitions_are_minded(operators, namespace, kind):
+    manifest = next(each for each in custom_objects("production") if each["kind"] == kind.kind)
+    manifest["metadata"]["namespace"] = namespace
+    manifest["spec"]["mispelt"] = True
+    with pytest.raises(client.ApiException, match="mispelt"):
+        send(operators, namespace, manifest)

@@ -7,9 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
+
 from kubernetes import client
+from nanoclaw_dev import modules
 from nanoclaw_infra.discovery import CustomKind
-from tests.support.cluster import client_of
+from tests.support.cluster import client_of, unavailable
 
 
 def definition(kind: CustomKind, *versions: str) -> dict[str, Any]:
@@ -35,6 +38,15 @@ def definition(kind: CustomKind, *versions: str) -> dict[str, Any]:
             ],
         },
     }
+
+
+def published(kind: CustomKind) -> dict[str, Any]:
+    """The operator's own CustomResourceDefinition."""
+    if not modules.CUSTOM_RESOURCES.built():
+        unavailable("the operators' definitions are not there: `make test` fetches them")
+    file = modules.CUSTOM_RESOURCES.place() / f"{kind.group}_{kind.kind.lower()}s.yaml"
+    found: dict[str, Any] = yaml.safe_load(file.read_text())
+    return found
 
 
 @contextlib.contextmanager

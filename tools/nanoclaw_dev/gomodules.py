@@ -39,7 +39,7 @@ class GoModule:
     folder: Path
     """Holds go.mod and go.sum."""
     packages: dict[str, str]
-    """Binary name → Go package that is its `main`."""
+    """Binary name → Go package that is its `main`; none where only `finish` takes something of the sources."""
     title: str
     minutes: float
     """Cold build on two cores, measured; only used to tell a person what to expect."""
@@ -164,7 +164,7 @@ def _build(go: Path, module: GoModule, progress: Progress) -> None:
             module.prepare(source, source_of)
         packages = list(module.packages.values())
         tags = ["-tags", module.tags] if module.tags else []  # they decide which modules are needed at all
-        total = len(run("list", *tags, "-deps", *packages).splitlines())
+        total = len(run("list", *tags, "-deps", *packages).splitlines()) if packages else 0
 
         place = module.place()
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,8 @@ def _build(go: Path, module: GoModule, progress: Progress) -> None:
         try:
             variables = " ".join(f"-X {name}={value}" for name, value in module.variables.items())
             flags = ["-v", "-trimpath", "-ldflags", f"-s -w {variables}".strip(), *tags]
-            _compile([str(go), "build", *flags, "-o", f"{partial}/", *packages], source, environment, total, step)
+            if packages:
+                _compile([str(go), "build", *flags, "-o", f"{partial}/", *packages], source, environment, total, step)
             for binary, package in module.packages.items():
                 # `go build` names a binary after the last path element, or the one before a version.
                 made = partial / _default_name(package, module)

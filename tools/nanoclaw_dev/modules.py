@@ -1,4 +1,4 @@
-"""The seven wrapper modules, as data. Versions are pinned in their go.mod; here only what the
+"""The eight wrapper modules, as data. Versions are pinned in their go.mod; here only what the
 linker must be told, because a published module does not know its own version.
 """
 
@@ -33,6 +33,18 @@ def _exec_script(binaries: Path, source_of: Callable[[str], Path]) -> None:
     script = binaries / "pulumi-language-python-exec"
     shutil.copyfile(source_of("github.com/pulumi/pulumi/sdk/v3") / "python" / "cmd" / script.name, script)
     script.chmod(0o755)
+
+
+def _definitions(place: Path, source_of: Callable[[str], Path]) -> None:
+    """Operators publish them as YAML beside their sources."""
+    prometheus = source_of("github.com/prometheus-operator/prometheus-operator") / "example/prometheus-operator-crd"
+    external = source_of("github.com/external-secrets/external-secrets") / "config/crds/bases"
+    for file in (
+        prometheus / "monitoring.coreos.com_servicemonitors.yaml",
+        prometheus / "monitoring.coreos.com_prometheusrules.yaml",
+        external / "external-secrets.io_externalsecrets.yaml",
+    ):
+        shutil.copyfile(file, place / file.name)
 
 
 ENGINE_CLI = GoModule(
@@ -107,6 +119,18 @@ PROMTOOL = GoModule(
     minutes=3,
 )
 """Checks and tries alert rules; part of no cluster."""
+
+CUSTOM_RESOURCES = GoModule(
+    name="custom-resources",
+    title="the definitions of operators' kinds",
+    folder=TOOLS / "kubernetes" / "custom-resources",
+    packages={},
+    finish=_definitions,
+    minutes=1,
+)
+"""What the objects that a stack makes for operators are checked against."""
+
+TESTING = [PROMTOOL, CUSTOM_RESOURCES]
 
 ENGINE = [ENGINE_CLI, ENGINE_LANGUAGE, ENGINE_PROVIDER]
 CLUSTER = [KUBERNETES, ETCD, COREDNS]

@@ -49,7 +49,7 @@ def set_up(progress: Progress) -> str | None:
         system.install_missing(packages, progress)
     engine_binaries.find(progress)
     if platform.system() == "Linux":
-        gomodules.build_missing([*modules.CLUSTER, modules.PROMTOOL], progress)
+        gomodules.build_missing([*modules.CLUSTER, *modules.TESTING], progress)
     if unavailable is None:
         images.build_images(progress)
     return unavailable
