@@ -276,8 +276,8 @@ def _volumes(config: ControllerConfig) -> tuple[Rule, ...]:
         ),
         Rule(
             f"{claimed}.all(each, {claim} in variables.claims || !{claim}.{ours} && {claim} in {listed(claims)})",
-            "agents mount the claims of their own group, and those that "
-            "nanoclaw:settings.runtime.mountAllowlist.claims names",
+            "agents mount the claims of their own group and no other; add yours to "
+            "nanoclaw:settings.runtime.mountAllowlist.claims",
             found=f"'group ' + {GROUP} + ', claims ' + {claimed}.map(each, {claim}).join(', ')",
         ),
         Rule(
@@ -300,7 +300,8 @@ def _volumes(config: ControllerConfig) -> tuple[Rule, ...]:
         ),
         Rule(
             f"{_VOLUMES}.all(each, !has(each.configMap) || each.configMap.?name.orValue('') in {listed(config_maps)})",
-            "agents mount the ConfigMaps that nanoclaw:settings.runtime.mountAllowlist.configMaps names, and no other",
+            "agents mount no ConfigMap that is not allowed; add it to "
+            "nanoclaw:settings.runtime.mountAllowlist.configMaps",
         ),
         _node_folders(config),
     )
@@ -319,8 +320,8 @@ def _node_folders(config: ControllerConfig) -> Rule:
     return Rule(
         f"{_VOLUMES}.all(each, !has(each.hostPath) || "
         f"{allowed}.exists(root, root != '' && (each.hostPath.path + '/').startsWith(root)))",
-        "agents mount no folder of a node but those of their own group with the pattern 'nodelocal', and those below "
-        "nanoclaw:settings.runtime.mountAllowlist.allowedRoots where hostPathsOnNodes is true",
+        "agents mount no folder of a node but those of their own group with the pattern 'nodelocal'; add yours to "
+        "nanoclaw:settings.runtime.mountAllowlist.allowedRoots, and set hostPathsOnNodes to true",
         found=f"'folders ' + {_VOLUMES}.filter(each, has(each.hostPath)).map(each, each.hostPath.path).join(', ')",
     )
 

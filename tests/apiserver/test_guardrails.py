@@ -197,6 +197,12 @@ async def test_a_folder_of_the_node_below_an_allowed_root_is_let_through(guarded
     await guarded.make_pod(agent(plan("team", "s1", extra=extra)))
 
 
+async def test_the_largest_pod_is_judged_within_the_servers_budget(guarded: Guarded) -> None:
+    extra = tuple(ExtraMount(f"/workspace/extra/{each}", claim="drafts", sub_path=f"{each}") for each in range(64))
+    env = {f"SETTING_{each}": "x" * 100 for each in range(200)}
+    await guarded.make_pod(agent(plan("team", "s1", extra=extra, env=env)))
+
+
 def spec(**fields: Any) -> Callable[[Pod], None]:
     return lambda pod: pod["spec"].update(fields)
 

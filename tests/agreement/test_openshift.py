@@ -1,0 +1,86 @@
+"""Every pod of an installation on OpenShift is admitted by the constraint its stack asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.contract.claims import Layout
+from nanoclaw_runtime.contract.config import ControllerConfig, Groups, Pattern, Platform
+from nanoclaw_runtime.domain.model import SessionPlan, SessionRef
+from nanoclaw_runtime.manifests.job import agent_job
+from tests.infra.recording import CHECKOUT, configuration, manifests, record, settings
+from tests.support.plans import EXTRA, SHAPES
+from tests.support.scc import PROJECT, REQUIRED, admit
+
+STACKS = [
+    stack
+    for file in sorted((CHECKOUT / "stacks").glob("Pulumi.*.yaml"))
+    # Folders of nodes are refused by restricted-v2, and so by the settings.
+    if settings(stack := file.stem.removeprefix("Pulumi."))["runtime"].get("pattern") != Pattern.NODELOCAL
+]
+
+
+def on_openshift(stack, **changes):
+    """The stack's objects on OpenShift, whatever platform it is for."""
+    changed = settings(stack) | changes
+    config = configuration(stack, {"nanoclaw:platform": "openshift", "nanoclaw:settings": changed})
+    return manifests(record(stack, config))
+
+
+def own_pods(objects):
+    return [each["spec"]["template"] for each in objects if each["kind"] in {"Deployment", "DaemonSet", "StatefulSet"}]
+
+
+def agents(objects):
+    (told,) = [
+        each["data"][names.SETTINGS_KEY]
+        for each in objects
+        if names.SETTINGS_KEY in each.get("data", {})
+        and each["metadata"]["labels"][labels.COMPONENT] == labels.CONTROLLER
+    ]
+    config = ControllerConfig.model_validate_json(told)
+    data = next(each for each in objects if each["metadata"].get("name") == names.GROUPS_CONFIG)["data"]
+    groups = Groups.model_validate_json(data[names.GROUPS_KEY]).groups
+    return [
+        agent_job(SessionPlan(SessionRef(group.folder, "0123456789ab"), config, extra))["spec"]["template"]
+        for group in groups
+        for extra in ((), EXTRA)
+    ]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_pod_of_a_committed_stack_is_admitted_by_restricted_v2(stack):
+    objects = on_openshift(stack)
+    pods = own_pods(objects) + agents(objects)
+
+    assert len(pods) >= 3
+    for pod in pods:
+        assert pod["metadata"]["annotations"][REQUIRED] == "restricted-v2"
+        verdict = admit(pod, PROJECT)
+        assert (verdict.constraint, verdict.refusals) == ("restricted-v2", ())
+        assert verdict.pod["spec"]["securityContext"]["fsGroup"] == PROJECT.groups[0]
+
+
+@pytest.mark.parametrize("shape", [name for name, plan in SHAPES.items() if plan.config.platform is Platform.OPENSHIFT])
+def test_every_shape_of_an_agent_is_admitted_by_restricted_v2(shape):
+    assert admit(agent_job(SHAPES[shape])["spec"]["template"], PROJECT).constraint == "restricted-v2"
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+def test_the_ids_of_plain_kubernetes_are_refused_on_openshift(layout):
+    template = agent_job(SHAPES[f"group-{layout.value}-kubernetes"])["spec"]["template"]
+
+    assert admit(template, PROJECT).constraint is None
+    assert admit(template, PROJECT, bound={"nonroot-v2"}).constraint == "nonroot-v2"
+
+
+def test_every_pod_asks_for_the_constraint_the_stack_names_and_may_use_it():
+    changed = {"openshift": {"scc": "nonroot-v2", "bind": True}}
+    objects = on_openshift("local", **changed)
+    (binding,) = [each for each in objects if each["metadata"].get("name") == "nanoclaw-scc"]
+    allowed = {subject["name"] for subject in binding["subjects"]}
+
+    for pod in own_pods(objects) + agents(objects):
+        assert pod["spec"]["serviceAccountName"] in allowed
+        assert admit(pod, PROJECT, bound={"nonroot-v2"}).constraint == "nonroot-v2"
