@@ -24,11 +24,11 @@ from nanoclaw_runtime.backends.job import JobBackend
 from nanoclaw_runtime.channels.configured import configured
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import Groups
+from nanoclaw_runtime.contract.config import Groups, Pattern
 from nanoclaw_runtime.controller.host import Host, Means
 from nanoclaw_runtime.controller.status import Check
 from nanoclaw_runtime.controller.volumes import GroupVolumes, OneTree
-from nanoclaw_runtime.domain.errors import NanoclawError
+from nanoclaw_runtime.domain.errors import NanoclawError, SettingsInvalid
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import KubeError
 from nanoclaw_runtime.kube.groups import watch_groups
@@ -58,6 +58,11 @@ async def serve_host(
 
 async def run(settings: RuntimeSettings) -> None:
     """Be the controller in its pod until cancelled."""
+    if settings.config.pattern is not Pattern.JOB:
+        raise SettingsInvalid(
+            f"this controller runs the pattern {Pattern.JOB.value!r} on a cluster, and the stack says "
+            f"{settings.config.pattern.value!r}; change runtime.pattern and run `pulumi up`"
+        )
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(await KubeClient.connect())

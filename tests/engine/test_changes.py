@@ -151,6 +151,30 @@ def test_another_layout_is_never_made_out_of_data_that_is_protected(project, con
     assert claim(control_plane, project.namespace) is not None
 
 
+def test_a_pattern_that_no_controller_runs_yet_can_be_looked_at_and_not_made(project, control_plane):
+    project.write()
+    project.up()
+    before = control_plane.api.get(path(project.namespace, "deployments", names.CONTROLLER, "apis/apps/v1"))
+    agent = {"image": "localhost/agent:1"}
+
+    project.write(runtime={"agent": agent, "pattern": "statefulset"})
+    assert project.preview() == {
+        ("replace", "ConfigMap", "nanoclaw-settings"),
+        ("update", "Deployment", names.CONTROLLER),
+        ("update", "Role", names.CONTROLLER),
+    }
+    project.write(runtime={"agent": agent, "pattern": "nodelocal"}, namespace={"name": project.namespace})
+    changes = project.preview()
+    assert {("delete", "Deployment", names.CONTROLLER), ("create", "DaemonSet", names.CONTROLLER)} <= changes
+    assert ("delete", "PersistentVolumeClaim", GROUP) in changes
+
+    with pytest.raises(EngineFailed, match="'nodelocal', which the controller of this version does not run"):
+        project.up()
+
+    after = control_plane.api.get(path(project.namespace, "deployments", names.CONTROLLER, "apis/apps/v1"))
+    assert after["metadata"]["generation"] == before["metadata"]["generation"]
+
+
 def test_drift_is_found_and_repaired(project, control_plane):
     project.write()
     project.up()

@@ -130,7 +130,7 @@ def _answer(question: str) -> str:
 def main() -> None:
     question = json.load(sys.stdin)
     monitor = _Monitor()
-    mocks.set_mocks(_Cloud(), project="nanoclaw", stack=question["stack"], preview=False, monitor=monitor)
+    mocks.set_mocks(_Cloud(), project="nanoclaw", stack=question["stack"], preview=True, monitor=monitor)
     pulumi.runtime.set_all_config(question["config"], question["secret_keys"])
 
     @pulumi.runtime.test
