@@ -72,7 +72,7 @@ class Installation:
             "controller": {"image": runtime.reference},
         }
         settings["runtime"] = {"agent": _agent(agent.reference)} | settings.get("runtime", {})
-        _write_project(folder, {"settings": base | settings, "protectData": False} | config)
+        write_project(folder, {"settings": base | settings, "protectData": False} | config)
         engine = Engine(binaries, state=folder / "engine", passphrase=STACK, project=folder)
         installation = cls(engine, cluster, namespace, key)
         try:
@@ -111,14 +111,14 @@ def _agent(image: str) -> dict[str, Any]:
     return {"image": image, "imagePullPolicy": "Never", "resources": resources}
 
 
-def _write_project(folder: Path, config: dict[str, Any]) -> None:
+def write_project(folder: Path, config: dict[str, Any], program: str = PROGRAM) -> None:
     """A project with the checkout's program, the caller's interpreter and one stack."""
     definition = yaml.safe_load((CHECKOUT / "Pulumi.yaml").read_text())
     definition["runtime"]["options"]["virtualenv"] = sys.prefix
     stack = {f"nanoclaw:{name}": value for name, value in config.items()}
     stack["pulumi:disable-default-providers"] = ["kubernetes"]
     (folder / "stacks").mkdir(parents=True)
-    (folder / "__main__.py").write_text(PROGRAM.format(checkout=str(CHECKOUT)))
+    (folder / "__main__.py").write_text(program.format(checkout=str(CHECKOUT)))
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump(definition))
     (folder / "stacks" / f"Pulumi.{STACK}.yaml").write_text(yaml.safe_dump({"config": stack}))
 
