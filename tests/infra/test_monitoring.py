@@ -14,6 +14,7 @@ from nanoclaw_dev import modules
 from nanoclaw_dev.paths import CHECKOUT
 from nanoclaw_infra.monitoring.alerts import alert_rules
 from nanoclaw_infra.monitoring.dashboard import PANELS, dashboard
+from nanoclaw_runtime.contract import gateway, names
 from nanoclaw_runtime.contract.gateway import GatewayConfig
 from nanoclaw_runtime.gateway.metrics import GatewayMetrics
 from nanoclaw_runtime.telemetry import Metrics
@@ -350,6 +351,19 @@ def test_the_service_of_the_controller_is_the_one_that_is_scraped():
         for port in container["ports"]
     }
     assert found["ServiceMonitor", "nanoclaw-controller"]["spec"]["endpoints"][0]["targetPort"] in ports
+
+
+def test_the_gateway_is_scraped_where_agents_do_not_get():
+    declared = manifests(record("production", configuration("production")))
+    found = {(each["kind"], each["metadata"].get("name")): each for each in declared}
+    (endpoint,) = found["ServiceMonitor", names.GATEWAY]["spec"]["endpoints"]
+    (container,) = found["Deployment", names.GATEWAY]["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports[endpoint["targetPort"]] == gateway.OPERATIONS_PORT
+    service = found["Service", names.GATEWAY]["metadata"]["labels"]
+    assert found["ServiceMonitor", names.GATEWAY]["spec"]["selector"]["matchLabels"].items() <= service.items()
+    told = json.dumps(found["PrometheusRule", "nanoclaw"]["spec"])
+    assert "NanoClawGatewayBudgetNearlyUsed" in told
 
 
 def test_grafana_finds_the_dashboard_by_its_label_and_can_read_it():

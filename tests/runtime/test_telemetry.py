@@ -6,10 +6,12 @@ import json
 import logging
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 import structlog
 from prometheus_client import generate_latest
 
+from nanoclaw_runtime.api.app import create_app
 from nanoclaw_runtime.channels.base import ChannelRefused
 from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.controller.courier import Courier
@@ -179,3 +181,16 @@ async def test_a_text_no_network_takes_grows_old_and_is_counted_when_it_is_given
     life.cancel()
     await asyncio.gather(life, return_exceptions=True)
     await store.close()
+
+
+async def test_readiness_is_what_the_last_probe_found(tmp_path):
+    house, metrics = House(tmp_path), Metrics()
+    await house.begin(declared=False)
+    app = create_app(house.controller, lambda: "token", metrics)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://host") as http:
+        assert (await http.get("/readyz")).status_code == 503
+        assert "nanoclaw_ready 0.0" in (await http.get("/metrics")).text
+        await house.declare()
+        assert (await http.get("/readyz")).status_code == 200
+        assert "nanoclaw_ready 1.0" in (await http.get("/metrics")).text
+    await house.end()
