@@ -117,12 +117,13 @@ def _to_controller(settings: StackSettings) -> _Rules:
 
 
 def _to_gateway(settings: StackSettings) -> _Rules:
-    """Calls of agents; what groups use is for operators, at a port of its own."""
+    """Calls of agents; what groups use is for operators, at a port of its own. Agents are stopped where they start."""
     network = settings.network
-    operators = [*network.scrapers]
-    operators += _addresses(network.api_server.cidrs) if network.api_server is not None else ()
-    agents = _ours(labels.AGENT, names.GATEWAY_PORT)
-    return [*_ingress([agents], names.GATEWAY_PORT), *_ingress(operators, gateway.OPERATIONS_PORT)]
+    agents = _ingress([_ours(labels.AGENT, names.GATEWAY_PORT)], names.GATEWAY_PORT)
+    port = gateway.OPERATIONS_PORT
+    if network.api_server is None:
+        return [*agents, kubernetes.networking.v1.NetworkPolicyIngressRuleArgs(ports=_ports([port]))]
+    return [*agents, *_ingress([*_addresses(network.api_server.cidrs), *network.scrapers], port)]
 
 
 def _addresses(cidrs: Iterable[str], ports: tuple[int, ...] = HTTPS) -> list[Peer]:

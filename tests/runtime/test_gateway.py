@@ -1,6 +1,7 @@
 """The gateway between real clients and a real server that behaves like the model's API."""
 
 import asyncio
+import gzip
 import io
 import json
 import logging
@@ -417,6 +418,36 @@ async def test_without_a_key_it_is_alive_and_not_ready_and_tells_agents_nothing(
 async def ready(gate):
     async with gate.client.get(f"{gate.operations}/readyz") as answer:
         return answer.status, await answer.text()
+
+
+async def test_an_answer_that_is_compressed_all_the_same_passes_unchanged_and_is_told_as_uncounted(served):
+    async with served() as gate:
+        status, body = await gate.ask("gzip")
+        assert (status, json.loads(gzip.decompress(body))["model"]) == (200, MODEL)
+        await gate.ask()
+        assert await gate.counted("uncounted", group="main") == 1
+        assert await gate.counted("tokens", kind="output") == 20
+
+
+async def test_an_operator_is_told_what_was_used_since_a_day_and_agents_are_not(served):
+    async with served() as gate:
+        await gate.ask(group="a", usage=(1, 2))
+        gate.now += timedelta(days=1)
+        await gate.ask(group="a", usage=(3, 4))
+        await gate.ask(group="b", usage=(5, 6))
+        rows = [(row["day"], row["group"], row["input"], row["dollars"]) for row in await used(gate, "2026-11-22")]
+        assert rows == [("2026-11-23", "a", 3, 7), ("2026-11-23", "b", 5, 11), ("2026-11-22", "a", 1, 3)]
+        assert len(await used(gate, "2026-11-23")) == 2
+        for nonsense in ("", "?since=", "?since=today", "?since=2026-11-22';--"):
+            async with gate.client.get(f"{gate.operations}/usage{nonsense}") as answer:
+                assert answer.status == 400
+        async with gate.client.get(f"{gate.url}/usage?since=2026-11-22", headers=gate.headers()) as answer:
+            assert answer.status == 404
+
+
+async def used(gate, since):
+    async with gate.client.get(f"{gate.operations}/usage?since={since}") as answer:
+        return (await answer.json())["usage"]
 
 
 async def test_a_client_may_ask_whether_somebody_is_there(served):

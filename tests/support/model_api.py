@@ -7,6 +7,7 @@ in `metadata.usage`, so that a test says in one line what an answer costs.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from dataclasses import dataclass
 
@@ -34,7 +35,8 @@ class ModelApi:
     """Use it as an async context manager; `url` is its origin.
 
     `hold` waits for `go`, before the answer or in the middle of a stream; `cut` breaks off in mid-answer; `status N`
-    fails like that; `redirect` leads elsewhere; `cookie` sets one; `big N` answers with so many bytes.
+    fails like that; `redirect` leads elsewhere; `cookie` sets one; `gzip` compresses though nobody asked; `big N`
+    answers with so many bytes.
     """
 
     def __init__(self, host="127.0.0.1", port=0) -> None:
@@ -66,7 +68,13 @@ class ModelApi:
             return web.json_response({"input_tokens": 7})
         asked = json.loads(body)
         word, _, rest = asked["messages"][0]["content"].partition(" ")
-        answer = {"redirect": self._redirect, "cookie": self._cookie, "status": self._status, "big": self._big}
+        answer = {
+            "redirect": self._redirect,
+            "cookie": self._cookie,
+            "status": self._status,
+            "big": self._big,
+            "gzip": self._gzip,
+        }
         if word in answer:
             return await answer[word](rest)
         return await (self._stream if asked.get("stream") else self._whole)(request, asked, word)
@@ -83,6 +91,11 @@ class ModelApi:
 
     async def _big(self, rest):
         return web.json_response({"model": MODEL, "text": "x" * int(rest), "usage": USAGE})
+
+    async def _gzip(self, _rest):
+        text = json.dumps({"model": MODEL, "usage": USAGE}).encode()
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        return web.Response(body=gzip.compress(text), headers=headers)
 
     async def _held(self):
         self.holding.set()

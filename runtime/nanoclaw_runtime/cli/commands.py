@@ -16,7 +16,19 @@ from typing import Annotated, Final
 import typer
 
 from nanoclaw_runtime.api.schemas import AcceptedView, EventView
-from nanoclaw_runtime.cli import doctor, groups, host, logs, outbox, prerequisites_stack, queue, render, tasks, transfer
+from nanoclaw_runtime.cli import (
+    doctor,
+    groups,
+    host,
+    logs,
+    outbox,
+    prerequisites_stack,
+    queue,
+    render,
+    tasks,
+    transfer,
+    usage,
+)
 from nanoclaw_runtime.cli.conversation import Heard, Turn, hear
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.examine import examine, examine_direct, reachable
@@ -66,6 +78,7 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(outbox.app, name="outbox")
 app.command(name="chats")(outbox.chats)
 app.command(name="queue")(queue.queue)
+app.command(name="usage")(usage.usage)
 app.command(name="host")(host.host)
 app.add_typer(transfer.project_app, name="project")
 app.command(name="import")(transfer.import_host)

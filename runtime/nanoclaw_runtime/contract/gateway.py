@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import re
+from datetime import date
 from typing import Final
 
 from pydantic import Field
@@ -78,6 +79,28 @@ class GatewayConfig(ContractModel):
 
     def limits_of(self, folder: str) -> Limits:
         return self.group_limits.get(folder, self.limits)
+
+
+class UsedView(ContractModel):
+    """What a group used of a model on one day."""
+
+    day: date
+    """In UTC."""
+    group: Folder
+    model: str
+    """Empty for calls whose answer named none: refusals, counts of tokens, lists of models."""
+    calls: int
+    input: int
+    output: int
+    cache_write: int
+    cache_read: int
+    dollars: float
+
+
+class UsageList(ContractModel):
+    """What `GET /usage` of the operations port answers."""
+
+    usage: tuple[UsedView, ...]
 
 
 class PlaceholderRefused(ValueError):

@@ -7,6 +7,7 @@ Other days than the last `KEPT` are dropped at the start.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Final, Self
 
 import structlog
 
+from nanoclaw_runtime.contract.gateway import UsedView
 from nanoclaw_runtime.domain.errors import StoreFailed
 from nanoclaw_runtime.gateway.usage import Usage
 
@@ -96,6 +98,10 @@ class Ledger:
             self._spent[entry.folder] += entry.dollars
         self._writer.submit(self._write, entry).add_done_callback(self._written)
 
+    async def since(self, day: date) -> list[UsedView]:
+        """Everything of that day and later, the newest first."""
+        return await asyncio.wrap_future(self._writer.submit(self._read, day))
+
     def close(self) -> None:
         self._writer.shutdown(wait=True)
         self._connection.close()
@@ -112,6 +118,13 @@ class Ledger:
             usage.cache_read,
         )
         self._connection.execute(_ADD, [*row, entry.dollars])
+
+    def _read(self, day: date) -> list[UsedView]:
+        columns = ("day", "group", "model", "calls", "input", "output", "cache_write", "cache_read", "dollars")
+        rows = self._connection.execute(
+            "SELECT * FROM usage WHERE day >= ? ORDER BY day DESC, folder, model", [str(day)]
+        )
+        return [UsedView.model_validate(dict(zip(columns, row, strict=True))) for row in rows]
 
     def _written(self, done: Future[None]) -> None:
         error = done.exception()

@@ -18,6 +18,8 @@ from nanoclaw_runtime.gateway.usage import Counted, UsageReader, cost, price_of
 class Call:
     """One call under way; `reader` once the answer has begun."""
 
+    uses_tokens: bool
+    """Whether its answer has to tell what it used."""
     status: int | None = None
     reader: UsageReader | None = None
 
@@ -50,10 +52,10 @@ class Meter:
         return found
 
     @contextmanager
-    def call(self, folder: str) -> Iterator[Call]:
+    def call(self, folder: str, *, uses_tokens: bool) -> Iterator[Call]:
         """Around a call that was let in. What its answer told of usage counts, also when it was cut off."""
         self._minutes.begin(folder, self._clock().timestamp())
-        call = Call()
+        call = Call(uses_tokens)
         try:
             yield call
         finally:
@@ -72,6 +74,8 @@ class Meter:
         self._minutes.end(folder, usage.limited, now.timestamp())
         self._ledger.add(Entry(now.date(), folder, counted.model, usage, dollars))
         self.answered(folder, call.status)
+        if call.uses_tokens and call.status == 200 and not counted.model:
+            metrics.uncounted.labels(folder).inc()
         for kind, tokens in asdict(usage).items():
             metrics.tokens.labels(folder, kind).inc(tokens)
         metrics.dollars.labels(folder).inc(dollars)

@@ -84,7 +84,7 @@ class Proxy:
         if (request.content_length or 0) > BODY_LIMIT:
             self._meter.answered(folder, 413)
             return _too_large()
-        with self._meter.call(folder) as call:
+        with self._meter.call(folder, uses_tokens=request.path == "/v1/messages") as call:
             return await self._pass_on(request, credential, call)
 
     def _folder(self, request: web.Request) -> str:

@@ -43,7 +43,7 @@ async def gateway(
         async with upstream_session() as session:
             proxy = Proxy(settings, Meter(settings.config, ledger, metrics, clock), session)
             async with (
-                _serving(operations_app(settings, metrics.registry), host, ports.operations, 1) as operations,
+                _serving(operations_app(settings, metrics.registry, ledger), host, ports.operations, 1) as operations,
                 _serving(proxy.app(), host, ports.agents, drain) as agents,
             ):
                 yield Ports(agents, operations)
