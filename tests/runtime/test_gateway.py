@@ -95,11 +95,11 @@ async def api():
 @pytest.fixture
 def served(tmp_path, api):
     @asynccontextmanager
-    async def served(upstream=None, **config):
+    async def served(upstream=None, *, drain=0.2, **config):
         made = Gateway(tmp_path, upstream or api.url, {"prices": PRICES} | config)
         async with (
             aiohttp.ClientSession(auto_decompress=False) as made.client,
-            gateway(made.settings, lambda: made.now, host="127.0.0.1", ports=Ports(0, 0), drain=0.2) as ports,
+            gateway(made.settings, lambda: made.now, host="127.0.0.1", ports=Ports(0, 0), drain=drain) as ports,
         ):
             made.url, made.operations = (f"http://127.0.0.1:{port}" for port in (ports.agents, ports.operations))
             yield made
@@ -448,6 +448,17 @@ async def test_an_operator_is_told_what_was_used_since_a_day_and_agents_are_not(
 async def used(gate, since):
     async with gate.client.get(f"{gate.operations}/usage?since={since}") as answer:
         return (await answer.json())["usage"]
+
+
+async def test_calls_under_way_are_finished_and_written_down_when_the_gateway_ends(served, api):
+    async with served(drain=30) as gate:
+        asking = asyncio.create_task(gate.ask("hold", stream=True, usage=(1, 2)))
+        await api.holding.wait()
+        asyncio.get_running_loop().call_soon(api.go.set)  # while the gateway ends
+    status, body = await asking
+    assert (status, b"message_stop" in body) == (200, True)
+    async with served() as gate:
+        assert [(row["calls"], row["dollars"]) for row in await used(gate, "2026-11-22")] == [(1, 3)]
 
 
 async def test_a_client_may_ask_whether_somebody_is_there(served):
