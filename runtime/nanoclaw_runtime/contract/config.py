@@ -376,7 +376,7 @@ class ControllerConfig(ContractModel):
     placement: Placement = Placement.ANYWHERE
     """Where agents' pods may run: `controller-node` where their claims are ReadWriteOnce."""
     node_root: str = Field(default="/var/lib/nanoclaw", pattern=r"^/[^\s]*[^\s/]$")
-    """Folder of each node below which groups keep their data, with the pattern `nodelocal`."""
+    """Folder of each node below which groups keep their data, with the pattern `nodelocal`; uid 1000 must own it."""
     assistant_name: str = Field(default="Andy", min_length=1, max_length=60)
     """What the agents are called: groups with a trigger answer to `@Andy`."""
     timezone: TimeZone = "UTC"
