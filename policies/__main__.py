@@ -5,6 +5,8 @@ Reads neither the stack's configuration nor the environment, which not every eng
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +74,9 @@ def of_stack(policy: StackPolicy) -> Policy:
 
     return StackValidationPolicy(policy.name, policy.why, validate, enforcement_level=_level(policy))
 
+
+# The engine waits for the port on stdout, and the library does not flush it.
+sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
 
 PolicyPack(
     "nanoclaw",
