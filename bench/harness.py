@@ -11,7 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from bench import queue, start
+from bench import gateway, queue, start
 from nanoclaw_dev import engine_binaries, gomodules, images, modules, system
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.cluster.instance import Instance
@@ -33,6 +33,7 @@ SETTINGS = {
 def main(progress: Progress) -> None:
     """Measure and write the results. Needs root, as the embedded cluster does."""
     queue.measure(RESULTS, progress)
+    gateway.measure(RESULTS, progress)
     system.check_root()
     packages = {**system.CLUSTER_PACKAGES, **system.IMAGE_PACKAGES, **system.DOCKER_PACKAGES}
     system.install_missing(packages, progress)

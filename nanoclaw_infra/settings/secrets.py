@@ -42,7 +42,7 @@ class StackSecrets:
         if given is not None and not isinstance(given, dict):
             problems.append(f"{CREDENTIALS} is not a map; give one credential a key, with --path")
         else:
-            problems += _useless(given or {}) + _missing(given or {}, settings)
+            problems += _useless(given or {}, settings) + _missing(given or {}, settings)
         problems += _twice(given, settings)
         if problems:
             raise StackRefused(stack, problems)
@@ -52,10 +52,16 @@ class StackSecrets:
         )
 
 
-def _useless(credentials: Mapping[str, Any]) -> list[str]:
+def _useless(credentials: Mapping[str, Any], settings: StackSettings) -> list[str]:
     known = (*wire.SECRET_KEYS, *wire.CHANNEL_SECRET_KEYS)
     unknown = sorted(credentials.keys() - set(known))
-    return [f"{CREDENTIALS}.{unknown[0]} is passed on to nobody; there are {', '.join(known)}"] if unknown else []
+    problems = [f"{CREDENTIALS}.{each} is passed on to nobody; there are {', '.join(known)}" for each in unknown]
+    if settings.gateway.enabled and wire.BASE_URL_KEY in credentials:
+        problems.append(
+            f"{CREDENTIALS}.{wire.BASE_URL_KEY} has no effect with the gateway, which agents are sent to; write the "
+            "model's address into nanoclaw:settings.gateway.serves.upstream"
+        )
+    return problems
 
 
 def _twice(given: Any, settings: StackSettings) -> list[str]:

@@ -28,7 +28,8 @@ AVAILABLE_GROUPS_FILE: Final = "available_groups.json"
 AGENT_POLL: Final = 0.5
 """Seconds between two looks of the agent into `input/`."""
 
-SECRET_KEYS: Final = ("CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL")
+BASE_URL_KEY: Final = "ANTHROPIC_BASE_URL"
+SECRET_KEYS: Final = ("CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", BASE_URL_KEY)
 """Keys of the credentials Secret that are passed on to agents, in `ContainerInput.secrets`."""
 
 MODEL_KEYS: Final = ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_AUTH_TOKEN")
