@@ -41,10 +41,14 @@ def installation(cluster, tmp_path_factory):
     }
     settings = {
         "network": network,
-        "runtime": {"idleTimeout": 600, "maxConcurrentSessions": 3},
+        "runtime": {"idleTimeout": 600, "maxConcurrentSessions": 3, "placement": "controller-node"},
+        # One claim a group, mounted by one node: all of it beside the controller.
+        "storage": {"accessMode": "ReadWriteOnce", "sizes": {"folder": "64Mi"}},
         "groups": [{"folder": folder, "name": folder, "requiresTrigger": False} for folder in ("main", "family")],
     }
-    made = Installation.up(cluster, binaries, tmp_path_factory.mktemp("isolation"), settings=settings)
+    made = Installation.up(
+        cluster, binaries, tmp_path_factory.mktemp("isolation"), settings=settings, layout="per-group"
+    )
     yield made
     made.down()
 
