@@ -26,9 +26,9 @@ _REMEDIES: Final = {
     "exists, and grows only one that is bound. Data moves to another class by a new claim and a copy; put the old "
     "value back in the stack, or let somebody delete the claim on purpose.",
     "can not be less than": "A claim cannot shrink; put the old size back in the stack.",
-    PROTECTED: "The stack protects this data, so the engine refuses and nothing happens to it. Put back what was "
-    "removed from the stack; or, to let go of it and keep it in the cluster, run `pulumi state unprotect` for "
-    "each object and preview again (`pulumi stack --show-urns` lists their URNs).",
+    PROTECTED: "The stack protects this data, so the engine refuses and nothing happens to it. To keep the data of a "
+    "group that goes, name its folder in `storage.keep`. To lose it, put back what was removed, name the objects in "
+    "`allowDataLoss`, deploy that, and remove it then.",
     "the stack is currently locked": "Another run works on this stack; start this one again when it has ended.",
     "incorrect passphrase": "PULUMI_CONFIG_PASSPHRASE is not the one of this stack.",
     "Kubernetes cluster is unreachable": "The cluster did not answer: look at the kubeconfig and its context.",
