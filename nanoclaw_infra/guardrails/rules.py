@@ -5,8 +5,9 @@ Pods are judged when they are made; later only what is ours in them must stay as
 holds up a session that runs. Deleting, logs, exec and attach are nobody's business here, and what other pods of the
 namespace do is that of Pod Security.
 
-Whoever may act as the controller is the controller to these rules. In the layout `shared` a folder whose name is
-folded cannot be checked against the group's label: a hash is more than CEL knows.
+What the controller makes is an agent's whatever it is called, or else a Job without a label of ours could mount every
+Secret of the namespace. Whoever may act as the controller is the controller to these rules. In the layout `shared` a
+folder whose name is folded cannot be checked against the group's label: a hash is more than CEL knows.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def _workloads(config: ControllerConfig, namespace: str) -> Admission:
         operations=("CREATE", "UPDATE"),
         applies=" || ".join(
             (
+                controller,  # which needs to make nothing else
                 marked(_OBJECT),
                 marked(f"{template}.?metadata"),
                 runs_as_agent(f"{template}.spec"),
@@ -105,6 +107,13 @@ def _workloads(config: ControllerConfig, namespace: str) -> Admission:
                 f"object.kind in {listed(_owners(config))}",
                 f"with the pattern {config.pattern.value!r} agents run in {' and '.join(_owners(config))}s only; "
                 "change nanoclaw:settings.runtime.pattern",
+            ),
+            Rule(
+                # Its pods are then judged as agents', and mount no Secret of the namespace.
+                f"!({controller}) || {runs_as_agent(f'{template}.spec')}",
+                f"{names.CONTROLLER} makes objects of agents alone; give the pod template the account "
+                f"{names.AGENT_ACCOUNT}, and the rest of what an agent's pod has",
+                found=f"'account ' + {template}.spec.?serviceAccountName.orValue('')",
             ),
             Rule(
                 f"request.operation != 'UPDATE' || {controller} || "
@@ -231,6 +240,7 @@ def _container(config: ControllerConfig) -> tuple[Rule, ...]:
 def _isolation() -> tuple[Rule, ...]:
     """No more rights than Pod Security `restricted` leaves, whatever the namespace enforces."""
     context = "each.?securityContext"
+    profiles = listed(("RuntimeDefault", "Localhost"))
     return (
         Rule(
             " && ".join(f"!{_SPEC}.?{name}.orValue(false)" for name in ("hostNetwork", "hostPID", "hostIPC"))
@@ -250,6 +260,16 @@ def _isolation() -> tuple[Rule, ...]:
             f"{_SPEC}.?securityContext.?runAsUser.orValue(1) != 0 && "
             + _each(f"{context}.?runAsNonRoot.orValue(true) && {context}.?runAsUser.orValue(1) != 0"),
             "agents are never root; set runAsNonRoot to true and no runAsUser of 0",
+        ),
+        Rule(
+            f"{_SPEC}.?securityContext.?seccompProfile.?type.orValue('') in {profiles} && "
+            f"{_SPEC}.?securityContext.?sysctls.orValue([]).size() == 0 && "
+            + _each(
+                f"{context}.?seccompProfile.?type.orValue('RuntimeDefault') in {profiles} && "
+                f"{context}.?procMount.orValue('Default') == 'Default'"
+            ),
+            "agents keep the runtime's filter of system calls and its /proc; set seccompProfile to RuntimeDefault, and "
+            "take procMount and sysctls away",
         ),
         Rule(
             _each(f"{context}.?readOnlyRootFilesystem.orValue(false)"),

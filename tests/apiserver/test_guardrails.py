@@ -259,6 +259,8 @@ def without(*path: Any) -> Callable[[Pod], None]:
 
 
 SECRET = {"secretKeyRef": {"name": "nanoclaw-credentials", "key": "ANTHROPIC_API_KEY"}}
+SECURED = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+PINGS = {"name": "net.ipv4.ping_group_range", "value": "0 2000"}
 TOKEN = {"sources": [{"serviceAccountToken": {"path": "token"}}]}
 
 MUTATIONS = [
@@ -301,6 +303,9 @@ MUTATIONS = [
     pytest.param(spec(securityContext={"runAsNonRoot": True, "runAsUser": 0}), "never root", id="root"),
     pytest.param(security(runAsUser=0), "never root", id="root in the container"),
     pytest.param(security(runAsNonRoot=False), "never root", id="maybe root in the container"),
+    pytest.param(lambda pod: pod["spec"]["securityContext"].pop("seccompProfile"), "system calls", id="no seccomp"),
+    pytest.param(security(seccompProfile={"type": "Unconfined"}), "system calls", id="no seccomp in the container"),
+    pytest.param(spec(securityContext=SECURED | {"sysctls": [PINGS]}), "system calls", id="setting of the kernel"),
     pytest.param(security(readOnlyRootFilesystem=False), "readOnlyRootFilesystem to true", id="root file system"),
     pytest.param(volume("keys", secret={"secretName": "x"}), "no Secret, token or device.*keys", id="Secret"),
     pytest.param(volume("token", projected=TOKEN), "no Secret, token or device", id="projected token"),
@@ -414,6 +419,20 @@ def job(**changes: Any) -> dict[str, Any]:
 async def test_nobody_but_the_controller_makes_jobs_of_agents(guarded: Guarded, changes: dict[str, Any]) -> None:
     with pytest.raises(Forbidden, match=rf"made by nanoclaw-controller alone.*made by {ADMINISTRATOR}"):
         await guarded.send(ADMINISTRATOR, "POST", JOBS, job(**changes))
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_whatever_job_the_controller_makes_is_an_agents(guarded: Guarded, method: str) -> None:
+    """Or else one without a label of ours could mount every Secret of the namespace, and no rule would look at it."""
+    controller = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}"
+    key = {"volumes": [{"name": "key", "secret": {"secretName": "nanoclaw-credentials"}}]}
+    made, place = job(spec=key), ()
+    if method == "PATCH":
+        made["metadata"]["name"] = "taken-over"
+        await guarded.send(ADMINISTRATOR, "POST", JOBS, made)
+        made, place = {"metadata": {"annotations": {"note": "mine"}}}, ("taken-over",)
+    with pytest.raises(Forbidden, match=r"makes objects of agents alone.*account"):
+        await guarded.send(controller, method, JOBS, made, place)
 
 
 async def test_sets_of_agents_need_their_pattern(guarded: Guarded) -> None:
