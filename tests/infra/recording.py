@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import os
 import runpy
-import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ from google.protobuf import json_format
 from pulumi.runtime import mocks
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["nanoclaw_infra.installation", "pulumi.runtime.mocks"])
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"
 SECRET = "1b47061264138c4ac30d75fd1eb44270"
@@ -109,26 +114,41 @@ def record(stack: str, config: Mapping[str, str], secret_keys: tuple[str, ...] =
 
 @functools.cache
 def _answer(question: str) -> str:
-    """Asked in a process of its own: the SDK keeps global state, and its mocks leave event loops behind."""
+    """Asked in a process of its own: the SDK keeps global state, and its mocks leave event loops behind.
+
+    Forked from one that has the SDK loaded, which is most of the time a recording takes.
+    """
     with tempfile.TemporaryDirectory(prefix="nanoclaw-recording-") as home:
         kubeconfig = Path(home) / ".kube" / "config"
         kubeconfig.parent.mkdir()
         kubeconfig.touch()
-        answer = subprocess.run(
-            [sys.executable, "-m", "tests.infra.recording"],
-            cwd=CHECKOUT,
-            env=os.environ | VARIABLES | {"HOME": home, "NANOCLAW_KUBECONFIG": str(kubeconfig)},
-            input=question,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
+        environment = os.environ | VARIABLES | {"HOME": home, "NANOCLAW_KUBECONFIG": str(kubeconfig)}
+        ours, theirs = _PROCESSES.Pipe(duplex=False)
+        child = _PROCESSES.Process(target=_answer_in_child, args=(question, dict(environment), theirs))
+        child.start()
+        theirs.close()
+        try:
+            answer, refusal = ours.recv()
+        finally:
+            child.join()
+            ours.close()
+    assert not refusal, refusal
+    return answer
 
 
-def main() -> None:
-    question = json.load(sys.stdin)
+def _answer_in_child(question: str, environment: dict[str, str], out: Connection) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(CHECKOUT)
+    sys.path.insert(0, str(CHECKOUT))
+    try:
+        out.send((answer(json.loads(question)), ""))
+    except BaseException:  # noqa: BLE001 (whatever it is, it is the answer)
+        out.send(("", traceback.format_exc()))
+
+
+def answer(question: dict[str, Any]) -> str:
+    """What the program registers, as JSON. Once a process."""
     monitor = _Monitor()
     mocks.set_mocks(_Cloud(), project="nanoclaw", stack=question["stack"], preview=True, monitor=monitor)
     pulumi.runtime.set_all_config(question["config"], question["secret_keys"])
@@ -138,7 +158,7 @@ def main() -> None:
         runpy.run_path(str(CHECKOUT / "__main__.py"))
 
     program()
-    json.dump([asdict(_registered(request)) for request in monitor.requests], sys.stdout)
+    return json.dumps([asdict(_registered(request)) for request in monitor.requests])
 
 
 def _registered(request: Any) -> Registered:
@@ -183,4 +203,4 @@ def _blanked(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(answer(json.load(sys.stdin)))
