@@ -10,6 +10,10 @@ up: .venv ## everything up on this machine, and a first message answered
 down: .venv ## destroy the stack, stop the cluster, leave nothing behind
 	@$(DEV) down
 
+env: ## what a shell needs for `pulumi` on this cluster: eval "$(make env)"
+	@python3 tools/bootstrap.py >&2
+	@$(DEV) env
+
 check: .venv ## format, lint, types, import contracts and the tests that need no binary
 	@$(DEV) check
 
@@ -31,4 +35,4 @@ lock: .venv ## requirements/*.txt anew from the ranges in the pyproject files
 .venv:
 	@python3 tools/bootstrap.py
 
-.PHONY: .venv help up down check test preview render bench lock
+.PHONY: .venv help up down env check test preview render bench lock

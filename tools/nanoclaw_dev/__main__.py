@@ -1,4 +1,4 @@
-"""What the Makefile calls: `python -m nanoclaw_dev up|down|check|test|preview|render|bench|lock`.
+"""What the Makefile calls: `python -m nanoclaw_dev up|down|env|check|test|preview|render|bench|lock`.
 
 A mistake of the machine or its user is one sentence on stderr and exit code 1; anything else that
 goes wrong is a bug and shows its traceback.
@@ -16,6 +16,7 @@ from nanoclaw_dev.progress import Progress
 COMMANDS = {
     "up": ("nanoclaw_dev.up:up", "everything up on this machine, and a first message answered"),
     "down": ("nanoclaw_dev.up:down", "destroy the stack, stop the cluster, leave nothing behind"),
+    "env": ("nanoclaw_dev.up:env", "what a shell needs for `pulumi` on this machine's cluster"),
     "check": ("nanoclaw_dev.check:check", "format, lint, types, import contracts and the tests that need no binary"),
     "test": ("nanoclaw_dev.test:test", "the whole suite on the real engine and a real cluster"),
     "preview": ("nanoclaw_dev.up:preview", "what `pulumi up` would change"),

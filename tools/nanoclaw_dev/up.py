@@ -1,4 +1,4 @@
-"""`make up`, `make down`, `make preview`: from a checkout to an answered message, and back.
+"""`make up`, `make down`, `make preview`, `make env`: from a checkout to an answered message, and back.
 
 Only the order of things is here; engine, cluster and images each know how they are made. All that
 a machine may lack is checked before the first of them starts.
@@ -80,18 +80,40 @@ def down(progress: Progress) -> None:
 
 def preview(progress: Progress, stack: str) -> None:
     """Print what `pulumi up` would change in a stack. Raises SetupError when it cannot be told."""
-    binaries = engine_binaries.find(progress)
     if stack != STACK:
-        Engine(binaries, state=None).show_preview(stack)
+        Engine(engine_binaries.find(progress), state=None).show_preview(stack)
         return
-    cluster = Cluster(Instance())
-    if not cluster.status().ready:
-        raise SetupError(
-            f"The cluster of stack {STACK!r} does not run: run `make up` first, or name a stack by STACK=…."
-        )
-    engine = _engine(binaries, cluster, _images(cluster, progress))
+    cluster = _running(", or name a stack by STACK=…")
+    engine = _engine(engine_binaries.find(progress), cluster, _images(cluster, progress))
     engine.init(STACK)
     engine.show_preview(STACK)
+
+
+def env(_: Progress) -> None:
+    """Print what a shell needs to work on this cluster with `pulumi`, `kubectl` and `nanoclaw` themselves.
+
+    For `eval "$(make env)"`. Raises SetupError when the cluster does not run.
+    """
+    progress = Progress(sys.stderr)  # stdout is for the shell
+    cluster = _running("")
+    binaries = engine_binaries.find(progress)
+    engine = _engine(binaries, cluster, _images(cluster, progress))
+    engine.init(STACK)
+    programs = (str(binaries.cli.parent), str(Path(sys.executable).parent))
+    wanted = {
+        **{name: value for name, value in engine.environment().items() if os.environ.get(name) != value},
+        "KUBECONFIG": str(cluster.kubeconfig),
+        "PATH": os.pathsep.join(dict.fromkeys([*programs, *os.environ.get("PATH", "").split(os.pathsep)])),
+    }
+    for name, value in sorted(wanted.items()):
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+
+
+def _running(remedy: str) -> Cluster:
+    cluster = Cluster(Instance())
+    if not cluster.status().ready:
+        raise SetupError(f"The cluster of stack {STACK!r} does not run: run `make up` first{remedy}.")
+    return cluster
 
 
 def _check(cluster: Cluster) -> None:
@@ -216,4 +238,5 @@ def _tell(progress: Progress, cluster: Cluster, namespace: str, answer: str) -> 
     progress.say(f'  {program} send {GROUP} "sleep 3; echo done" --follow')
     progress.say(f"  {program} sessions")
     progress.say(f"  {program} doctor")
+    progress.say('  eval "$(make env)"   # for `pulumi up --stack local` after a change of stacks/Pulumi.local.yaml')
     progress.say("  make down")
