@@ -102,7 +102,8 @@ class Controller(pulumi.ComponentResource):
             },
         )
         self._run(stack.settings, pod, [access.binding, groups, *after])
-        workload.disruption_budget(names.CONTROLLER, self._metadata(names.CONTROLLER), _OURS, self._options)
+        if stack.settings.runtime.pattern is not Pattern.NODELOCAL:  # a budget cannot count the pods of a DaemonSet
+            workload.disruption_budget(names.CONTROLLER, self._metadata(names.CONTROLLER), _OURS, self._options)
         service = kubernetes.core.v1.Service(
             names.CONTROLLER,
             metadata=self._metadata(

@@ -5,6 +5,8 @@ On OpenShift the Pod Security labels belong to the platform's own syncer, so non
 
 from __future__ import annotations
 
+from typing import Final
+
 import pulumi
 import pulumi_kubernetes as kubernetes
 
@@ -15,6 +17,12 @@ from nanoclaw_runtime.contract.config import ControllerConfig, Pattern, Platform
 
 _OBJECT = "nanoclaw"
 # The ResourceQuota and the LimitRange; there is one of each.
+
+KEPT: Final = {
+    "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+    "kustomize.toolkit.fluxcd.io/prune": "disabled",
+}
+"""Annotations of protected data: Argo CD and Flux, applying what was rendered, would delete what is no longer in it."""
 
 
 class Namespace(pulumi.ComponentResource):
@@ -38,7 +46,9 @@ class Namespace(pulumi.ComponentResource):
             keep = settings.protects("Namespace", wanted.name)
             namespace = kubernetes.core.v1.Namespace(
                 wanted.name,
-                metadata=kubernetes.meta.v1.ObjectMetaArgs(name=wanted.name, labels=_labels(settings.runtime)),
+                metadata=kubernetes.meta.v1.ObjectMetaArgs(
+                    name=wanted.name, labels=_labels(settings.runtime), annotations=KEPT if keep else None
+                ),
                 opts=pulumi.ResourceOptions(parent=self, protect=keep, retain_on_delete=keep),
             )
             self.name = namespace.metadata.name

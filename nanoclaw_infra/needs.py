@@ -42,7 +42,6 @@ _ALWAYS: Final = (
     Kind("Service", "services"),
     Kind("Role", "roles", "rbac.authorization.k8s.io"),
     Kind("RoleBinding", "rolebindings", "rbac.authorization.k8s.io"),
-    Kind("PodDisruptionBudget", "poddisruptionbudgets", "policy"),
 )
 _ATTACH: Final = Feature(
     "closing an agent's input on the open connection",
@@ -111,6 +110,7 @@ def _kinds(settings: StackSettings) -> Iterator[Kind]:
         Kind("StorageClass", "storageclasses", "storage.k8s.io", namespaced=False): bool(settings.storage.make_class),
         Kind("DaemonSet", "daemonsets", "apps"): nodelocal,
         Kind("Deployment", "deployments", "apps"): not nodelocal or settings.gateway.enabled,
+        Kind("PodDisruptionBudget", "poddisruptionbudgets", "policy"): not nodelocal or settings.gateway.enabled,
         Kind("NetworkPolicy", "networkpolicies", "networking.k8s.io"): settings.network.enabled,
         Kind("PriorityClass", "priorityclasses", "scheduling.k8s.io", namespaced=False): settings.priorities.enabled,
         **{

@@ -15,14 +15,17 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.namespace import Namespace
-from nanoclaw_infra.settings.network import ANTHROPIC, HTTPS, TELEGRAM, Peer
+from nanoclaw_infra.settings.network import ANTHROPIC, HTTPS, TELEGRAM, ApiServer, Peer
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_runtime.contract import gateway, labels, names
+from nanoclaw_runtime.contract.config import Platform
 
 DNS_PORTS: Final = (53, 5353)
 """Of the DNS pods, not of their Service; OpenShift's listen on the second."""
 API_SERVER_PORTS: Final = (443, 6443)
 """Where API servers are found, when nobody says where this one is."""
+HOST_NETWORK: Final = {"policy-group.network.openshift.io/host-network": ""}
+"""Whatever uses a node's network, as OpenShift's plug-in knows it: pods see another address than the node's."""
 
 _Rules = Sequence[kubernetes.networking.v1.NetworkPolicyIngressRuleArgs]
 _Egress = Sequence[kubernetes.networking.v1.NetworkPolicyEgressRuleArgs]
@@ -112,7 +115,7 @@ def _to_controller(settings: StackSettings) -> _Rules:
     network = settings.network
     if network.api_server is None:
         return [kubernetes.networking.v1.NetworkPolicyIngressRuleArgs(ports=_ports([names.API_PORT]))]
-    callers = [*_addresses(network.api_server.cidrs), *network.clients, *network.scrapers]
+    callers = [*_api_proxy(settings, network.api_server), *network.clients, *network.scrapers]
     return _ingress(callers, names.API_PORT)
 
 
@@ -123,7 +126,13 @@ def _to_gateway(settings: StackSettings) -> _Rules:
     port = gateway.OPERATIONS_PORT
     if network.api_server is None:
         return [*agents, kubernetes.networking.v1.NetworkPolicyIngressRuleArgs(ports=_ports([port]))]
-    return [*agents, *_ingress([*_addresses(network.api_server.cidrs), *network.scrapers], port)]
+    return [*agents, *_ingress([*_api_proxy(settings, network.api_server), *network.scrapers], port)]
+
+
+def _api_proxy(settings: StackSettings, server: ApiServer) -> list[Peer]:
+    """Where calls through the API server come from."""
+    on_openshift = settings.runtime.platform is Platform.OPENSHIFT
+    return [*_addresses(server.cidrs), *([Peer(namespace=HOST_NETWORK)] if on_openshift else [])]
 
 
 def _addresses(cidrs: Iterable[str], ports: tuple[int, ...] = HTTPS) -> list[Peer]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from nanoclaw_infra.namespace import Namespace
+from nanoclaw_infra.namespace import KEPT, Namespace
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_infra.settings.storage import StorageClassSettings
 from nanoclaw_runtime.contract import claims, labels, names
@@ -66,7 +66,9 @@ def declare(
                 name=claim.name,  # fixed: the controller and the agents' Jobs look for it
                 namespace=namespace.name,
                 labels=claims.claim_labels(claim),
-                annotations={"pulumi.com/skipAwait": "true"} | claims.claim_annotations(claim),
+                annotations={"pulumi.com/skipAwait": "true"}
+                | claims.claim_annotations(claim)
+                | (KEPT if _keeps(claim, settings) else {}),
             ),
             spec=_spec(claim, settings),
             opts=pulumi.ResourceOptions.merge(_kept(claim, settings, namespace, parent), _adopted(claim, settings)),
@@ -75,10 +77,14 @@ def declare(
     ]
 
 
+def _keeps(claim: Claim, settings: StackSettings) -> bool:
+    return claim.precious and settings.protects(_CLAIM, claim.name)
+
+
 def _kept(
     claim: Claim, settings: StackSettings, namespace: Namespace, parent: pulumi.Resource
 ) -> pulumi.ResourceOptions:
-    keep = claim.precious and settings.protects(_CLAIM, claim.name)
+    keep = _keeps(claim, settings)
     return pulumi.ResourceOptions(
         parent=parent, deleted_with=namespace.goes_with_it, protect=keep, retain_on_delete=keep
     )

@@ -22,6 +22,8 @@ ROLL_OUT: Final = "5m"
 """Until new pods are ready, image pull included."""
 SCRATCH: Final = "tmp"
 """Volume of the one folder a pod may write to besides its claims."""
+SCRATCH_SIZE: Final = "1Gi"
+"""Beyond it the kubelet evicts the pod that filled its node, and no other."""
 
 
 def pod_annotations(settings: StackSettings) -> dict[str, str] | None:
@@ -89,7 +91,8 @@ def pull_secrets(given: Scheduling) -> list[kubernetes.core.v1.LocalObjectRefere
 
 
 def scratch_volume() -> kubernetes.core.v1.VolumeArgs:
-    return kubernetes.core.v1.VolumeArgs(name=SCRATCH, empty_dir=kubernetes.core.v1.EmptyDirVolumeSourceArgs())
+    empty = kubernetes.core.v1.EmptyDirVolumeSourceArgs(size_limit=SCRATCH_SIZE)
+    return kubernetes.core.v1.VolumeArgs(name=SCRATCH, empty_dir=empty)
 
 
 def scratch_mount() -> kubernetes.core.v1.VolumeMountArgs:

@@ -86,7 +86,8 @@ class ApiServer(Settings):
     """The cluster's API server, as pods see it behind the Service `kubernetes`."""
 
     cidrs: tuple[Cidr, ...] = Field(min_length=1)
-    """Its addresses: `kubectl get endpoints kubernetes`."""
+    """Its addresses: `kubectl get endpoints kubernetes`. With some plug-ins calls through it come from other ones: name
+    them in `clients` when `nanoclaw` gets no answer, and for the gateway in `scrapers`. OpenShift's are known."""
     ports: tuple[Port, ...] = (6443,)
     """TCP ports it listens on."""
 

@@ -24,10 +24,11 @@ class PrioritySettings(Settings):
 
     enabled: bool = False
     """Whether the stack makes them, for the controller and for the agents."""
-    controller: int = Field(default=100_000, ge=0, le=1_000_000_000)
-    """Above the agents: a full cluster gives up an agent before it gives up the controller."""
-    agents: int = Field(default=1_000, ge=-1_000_000_000, le=1_000_000_000)
-    """Of the agents' pods; other workloads of the cluster have 0 unless somebody said otherwise."""
+    controller: int = Field(default=1_000, ge=0, le=1_000_000_000)
+    """Above the agents: a full cluster gives up an agent before it gives up the controller. It may displace other pods
+    below it, so no more than that takes."""
+    agents: int = Field(default=0, ge=-1_000_000_000, le=1_000_000_000)
+    """Of the agents' pods. Other workloads of the cluster have 0 unless somebody said otherwise."""
 
 
 class GuardrailSettings(Settings):

@@ -15,6 +15,7 @@ import yaml
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Purpose
 from nanoclaw_runtime.contract.config import ControllerConfig, RegistrationStorage
+from nanoclaw_runtime.contract.gateway import OPERATIONS_PORT
 from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, REGISTRATION_RULES
 from tests.infra import recording
 from tests.infra.recording import configuration, is_secret, manifests, record, settings
@@ -104,6 +105,39 @@ def test_on_openshift_nobody_chooses_a_uid_and_the_namespaces_labels_are_the_pla
     assert not any("pod-security" in label for label in declared["Namespace", "nanoclaw"]["metadata"]["labels"])
 
 
+@pytest.mark.parametrize("platform", ["openshift", "kubernetes"])
+def test_on_openshift_calls_through_the_api_server_come_from_the_hosts_network(platform):
+    changed = settings("local") | {"gateway": {"enabled": True}, "credentials": {"existingSecret": "theirs"}}
+    config = configuration("local", {"nanoclaw:platform": platform, "nanoclaw:settings": changed})
+    declared = objects(record("local", config))
+
+    hosts = {"namespaceSelector": {"matchLabels": {"policy-group.network.openshift.io/host-network": ""}}}
+    for policy, port in (("nanoclaw-controller", names.API_PORT), ("nanoclaw-gateway", OPERATIONS_PORT)):
+        callers = [
+            peer
+            for rule in declared["NetworkPolicy", policy]["spec"]["ingress"]
+            if [each["port"] for each in rule["ports"]] == [port]
+            for peer in rule["from"]
+        ]
+        assert (hosts in callers) == (platform == "openshift")
+        assert {"ipBlock": {"cidr": "10.100.0.1/32"}} in callers
+
+
+def test_scratch_space_is_bounded():
+    for stack in STACKS:
+        for each in manifests(record(stack, configuration(stack))):
+            pod = each.get("spec", {}).get("template", {}).get("spec", {})
+            for volume in pod.get("volumes", []):
+                assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"], (stack, each["metadata"]["name"])
+
+
+def test_a_budget_is_made_for_a_deployment_alone():
+    for stack in STACKS:
+        declared = objects(record(stack, configuration(stack)))
+        budgets = {name for kind, name in declared if kind == "PodDisruptionBudget"}
+        assert budgets == {name for kind, name in declared if kind == "Deployment"}, stack
+
+
 def test_the_shared_layout_declares_two_claims_whatever_the_groups():
     declared = objects(record("local", configuration("local", {"nanoclaw:layout": "shared"})))
 
@@ -133,6 +167,21 @@ def test_protected_data_is_protected_and_kept_and_so_is_its_namespace():
         ),
     }
     assert not any(each.deleted_with for each in registered), "a kept namespace takes nothing along"
+
+
+def test_protected_data_outlives_its_line_where_a_gitops_tool_applies_it():
+    keys = {"argocd.argoproj.io/sync-options", "kustomize.toolkit.fluxcd.io/prune"}
+
+    def marked(protect):
+        return {
+            (each.kind, each.object_name)
+            for each in record("local", configuration("local", {"nanoclaw:protectData": protect}))
+            if keys <= ((each.inputs.get("metadata") or {}).get("annotations") or {}).keys()
+        }
+
+    registered = record("local", configuration("local", {"nanoclaw:protectData": "true"}))
+    assert marked("true") == {(each.kind, each.object_name) for each in registered if each.protect}
+    assert marked("false") == set()
 
 
 def test_unprotected_objects_go_with_their_namespace():
