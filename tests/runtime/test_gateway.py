@@ -1,6 +1,7 @@
 """The gateway between real clients and a real server that behaves like the model's API."""
 
 import asyncio
+import contextlib
 import gzip
 import io
 import json
@@ -10,11 +11,13 @@ from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
+import yarl
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from nanoclaw_runtime.contract.gateway import GatewayConfig, Limits, Price, placeholder
 from nanoclaw_runtime.domain.errors import SettingsInvalid
+from nanoclaw_runtime.gateway.connections import CONNECTIONS
 from nanoclaw_runtime.gateway.proxy import BODY_LIMIT
 from nanoclaw_runtime.gateway.server import Ports, gateway
 from nanoclaw_runtime.gateway.settings import OAUTH_BETA, Credential, GatewaySettings
@@ -66,6 +69,14 @@ class Gateway:
     async def ask(self, *args, **more):
         async with self.call(*args, **more) as answer:
             return answer.status, await answer.read()
+
+    async def until_answered(self, url):
+        """Whatever a connection that is closed at once makes of it."""
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with self.client.head(url) as answer:
+                        return answer.status
 
     async def refused(self, *args, **more):
         """Status and the error in the API's shape."""
@@ -427,6 +438,44 @@ async def test_an_answer_that_is_compressed_all_the_same_passes_unchanged_and_is
         await gate.ask()
         assert await gate.counted("uncounted", group="main") == 1
         assert await gate.counted("tokens", kind="output") == 20
+
+
+async def test_a_compressed_call_passes_as_it_came(served, api):
+    """Unpacked it is shorter than it says, and the next call to the model would be taken for the rest of it."""
+    packed = gzip.compress(json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}).encode())
+    async with served() as gate:
+        headers = gate.headers() | {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        async with gate.client.post(f"{gate.url}/v1/messages", data=packed, headers=headers) as answer:
+            assert answer.status == 200
+        assert (await gate.ask(group="other"))[0] == 200
+    assert [asked.header("content-length") for asked in api.asked[:1]] == [[str(len(packed))]]
+    assert [json.loads(asked.body)["messages"][0]["content"] for asked in api.asked] == ["hi", "hello"]
+
+
+@pytest.mark.parametrize("port", ["url", "operations"])
+async def test_an_address_has_so_many_connections_and_not_more(served, port):
+    async with served() as gate:
+        where = yarl.URL(getattr(gate, port))
+        silent = [await asyncio.open_connection(where.host, where.port) for _ in range(CONNECTIONS)]
+        reader, writer = await asyncio.open_connection(where.host, where.port)
+        try:
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            silent.pop()[1].close()
+            await gate.until_answered(f"{where}{'/' if port == 'url' else '/healthz'}")
+        finally:
+            for _, each in [*silent, (reader, writer)]:
+                each.close()
+
+
+async def test_bytes_that_are_no_http_are_not_worth_a_line_in_the_log(served, caplog):
+    async with served() as gate:
+        where = yarl.URL(gate.url)
+        reader, writer = await asyncio.open_connection(where.host, where.port)
+        writer.write(b"GET / HTTP/1.1\r\nsecret words\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.0 400")
+        writer.close()
+    assert caplog.text == ""
 
 
 async def test_an_operator_is_told_what_was_used_since_a_day_and_agents_are_not(served):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
+from nanoclaw_runtime.gateway.connections import Connections
 from nanoclaw_runtime.gateway.ledger import Ledger
 from nanoclaw_runtime.gateway.meter import Meter
 from nanoclaw_runtime.gateway.metrics import GatewayMetrics
@@ -57,7 +59,12 @@ async def _serving(app: web.Application, host: str, port: int, drain: float) -> 
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=drain)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=512).start()
-        yield runner.addresses[0][1]
+        assert runner.server is not None  # set up above
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(Connections(runner.server), host, port, backlog=512)
+        try:
+            yield listener.sockets[0].getsockname()[1]
+        finally:
+            listener.close()
     finally:
         await runner.cleanup()
