@@ -33,7 +33,9 @@ class Guardrails(pulumi.ComponentResource):
         wanted = admissions(settings.runtime, settings.namespace.name) if settings.guardrails.enabled else ()
         for admission in wanted:
             metadata = kubernetes.meta.v1.ObjectMetaArgs(
-                name=policy_name(admission, settings.namespace.name), labels=labels.component(labels.PLATFORM)
+                name=policy_name(admission, settings.namespace.name),
+                labels=labels.component(labels.PLATFORM),
+                annotations={"kubernetes.io/description": admission.told},
             )
             policy = kubernetes.admissionregistration.v1.ValidatingAdmissionPolicy(
                 admission.name, metadata=metadata, spec=_policy(admission), opts=options

@@ -6,7 +6,8 @@ holds up a session that runs. Deleting, logs, exec and attach are nobody's busin
 namespace do is that of Pod Security.
 
 What the controller makes is an agent's whatever it is called, or else a Job without a label of ours could mount every
-Secret of the namespace. Whoever may act as the controller is the controller to these rules. In the layout `shared` a
+Secret of the namespace. What the controller itself makes is always judged, also without a label of ours. Whoever may act as the controller is the
+controller to these rules. In the layout `shared` a
 folder whose name is folded cannot be checked against the group's label: a hash is more than CEL knows.
 """
 
@@ -49,6 +50,16 @@ _OBJECT, _SPEC = "object.metadata", "object.spec"
 _VOLUMES: Final = "object.spec.?volumes.orValue([])"
 
 
+_KEPT_OF_PODS: Final = (
+    "serviceAccountName", "automountServiceAccountToken", "initContainers", "securityContext", "runtimeClassName",
+    "nodeName", "hostNetwork", "hostPID", "hostIPC", "hostUsers", "shareProcessNamespace",
+)  # fmt: skip
+_KEPT_OF_CONTAINERS: Final = (
+    "image", "command", "args", "env", "envFrom", "lifecycle", "securityContext", "volumeDevices", "ports",
+)  # fmt: skip
+# Of the controller's own Deployment: what decides what runs, as whom and how near the node.
+
+
 @dataclass(frozen=True)
 class Rule:
     """Must hold, or the request is refused."""
@@ -65,6 +76,8 @@ class Admission:
     """One ValidatingAdmissionPolicy: which requests it looks at, and what it wants of them."""
 
     name: str
+    told: str
+    """For whoever finds it in the cluster, where CEL is hard to read."""
     kinds: tuple[tuple[str, str], ...]
     """API group and resource."""
     operations: tuple[str, ...]
@@ -76,15 +89,16 @@ class Admission:
 
 def admissions(config: ControllerConfig, namespace: str) -> tuple[Admission, ...]:
     """Everything that is asked of agents' objects in `namespace`."""
-    return _workloads(config, namespace), _pods(config), _changes()
+    return _workloads(config, namespace), _pods(config), _changes(), _own_deployment(namespace)
 
 
 def _workloads(config: ControllerConfig, namespace: str) -> Admission:
-    controller = f"request.userInfo.username == {text(f'system:serviceaccount:{namespace}:{names.CONTROLLER}')}"
+    controller = _is_controller(namespace)
     template = "object.spec.template"
     was = "request.operation == 'UPDATE' && "
     return Admission(
         "agent-workloads",
+        f"{names.CONTROLLER} alone makes the Jobs and StatefulSets of agents, and makes nothing else.",
         kinds=(("batch", "jobs"), ("apps", "statefulsets")),
         operations=("CREATE", "UPDATE"),
         applies=" || ".join(
@@ -102,6 +116,11 @@ def _workloads(config: ControllerConfig, namespace: str) -> Admission:
                 f"Jobs and StatefulSets with labels or the account of agents are made by {names.CONTROLLER} alone; "
                 f"send the group a message, or take {labels.PREFIX}* and {names.AGENT_ACCOUNT} out of your own",
                 found="'made by ' + request.userInfo.username",
+            ),
+            Rule(
+                # Pods without a mark of ours are judged by nobody.
+                f"!({controller}) || {marked(f'{template}.?metadata')}",
+                f"{names.CONTROLLER} makes agents and nothing else; put the labels of agents on the pod template",
             ),
             Rule(
                 f"object.kind in {listed(_owners(config))}",
@@ -128,6 +147,8 @@ def _workloads(config: ControllerConfig, namespace: str) -> Admission:
 def _pods(config: ControllerConfig) -> Admission:
     return Admission(
         "agent-pods",
+        "Agents' pods come from those alone, have no rights and no Secrets, run the configured image, and mount what "
+        "is their group's.",
         kinds=(("", "pods"),),
         operations=("CREATE",),
         applies=f"{marked(_OBJECT)} || {runs_as_agent(_SPEC)}",
@@ -145,6 +166,7 @@ def _pods(config: ControllerConfig) -> Admission:
 def _changes() -> Admission:
     return Admission(
         "agent-changes",
+        "An agent's pod stays the group's it was made for, with its image, and gets no debug container.",
         kinds=(("", "pods"), ("", "pods/ephemeralcontainers")),
         operations=("UPDATE",),
         applies=f"{marked(_OBJECT)} || {marked('oldObject.metadata')} || {runs_as_agent(_SPEC)}",
@@ -165,6 +187,38 @@ def _changes() -> Admission:
             ),
         ),
     )
+
+
+def _own_deployment(namespace: str) -> Admission:
+    """What the controller may make of itself, where groups are added at run time: it mounts their claims."""
+    new, old = "object.spec.template.spec", "oldObject.spec.template.spec"
+    claim = f"each.?persistentVolumeClaim.?claimName.orValue('').startsWith({text(names.OWN_PREFIX)})"
+    return Admission(
+        "controller-changes",
+        kinds=(("apps", "deployments"),),
+        operations=("UPDATE",),
+        applies=_is_controller(namespace),
+        rules=(
+            Rule(
+                " && ".join(
+                    (
+                        *(f"{new}.?{name} == {old}.?{name}" for name in _KEPT_OF_PODS),
+                        f"{new}.containers.size() == {old}.containers.size()",
+                        f"{new}.containers.all(each, {old}.containers.exists(was, each.name == was.name && "
+                        + " && ".join(f"each.?{name} == was.?{name}" for name in _KEPT_OF_CONTAINERS)
+                        + "))",
+                        f"{new}.?volumes.orValue([]).all(each, each in {old}.?volumes.orValue([]) || {claim})",
+                    )
+                ),
+                f"of its own Deployment {names.CONTROLLER} changes which claims of groups it mounts, and nothing else; "
+                "run `pulumi up`",
+            ),
+        ),
+    )
+
+
+def _is_controller(namespace: str) -> str:
+    return f"request.userInfo.username == {text(f'system:serviceaccount:{namespace}:{names.CONTROLLER}')}"
 
 
 def _origin(config: ControllerConfig) -> tuple[Rule, ...]:
@@ -272,10 +326,25 @@ def _isolation() -> tuple[Rule, ...]:
             "take procMount and sysctls away",
         ),
         Rule(
+            f"{_confined(f'{_SPEC}.?securityContext')} && {_SPEC}.?securityContext.?sysctls.orValue([]).size() == 0 && "
+            + _each(f"{_confined(context)} && {context}.?procMount.orValue('Default') == 'Default'"),
+            "agents keep the confinement of their node; take sysctls, procMount, seLinuxOptions beyond a level, and "
+            "Unconfined profiles away",
+        ),
+        Rule(
             _each(f"{context}.?readOnlyRootFilesystem.orValue(false)"),
             "agents cannot change their image; set readOnlyRootFilesystem to true",
         ),
     )
+
+
+def _confined(context: str) -> str:
+    """Whether a securityContext leaves system calls, AppArmor and SELinux as the node has them."""
+    profiles = (
+        f"{context}.?{name}.?type.orValue('') != 'Unconfined'" for name in ("seccompProfile", "appArmorProfile")
+    )
+    selinux = (f"{context}.?seLinuxOptions.?{name}.orValue('') == ''" for name in ("type", "user", "role"))
+    return " && ".join((*profiles, *selinux))
 
 
 def _volumes(config: ControllerConfig) -> tuple[Rule, ...]:

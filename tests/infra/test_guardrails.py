@@ -51,6 +51,9 @@ def test_every_rule_says_what_to_do():
     assert len(rules) > 20
     assert all(";" in rule["message"] or "`" in rule["message"] for rule in rules)
     assert all(len(rule["message"]) < 400 for rule in rules)
+    assert all(
+        "gent" in each["metadata"]["annotations"]["kubernetes.io/description"] for each in declared(enabled=True)
+    )
 
 
 def test_the_places_of_a_group_come_from_the_contract():
