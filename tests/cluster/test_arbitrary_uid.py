@@ -66,7 +66,7 @@ def installation(cluster, tmp_path_factory):
         made = Installation.up(cluster, binaries, folder, settings=settings, platform="openshift")
         assert made.namespace == f"trial-{folder.name}"
         yield made
-        made.down()
+        made.leave()
 
 
 @contextlib.contextmanager

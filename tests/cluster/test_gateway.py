@@ -122,7 +122,7 @@ def installation(cluster, upstream, tmp_path_factory):
     }
     made = Installation.up(cluster, binaries, tmp_path_factory.mktemp("gateway"), settings=settings)
     yield made
-    made.down()
+    made.leave()
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def installation(cluster, tmp_path_factory):
         support.unavailable("the Pulumi engine is not built: `make test` builds it")
     made = Installation.up(cluster, binaries, tmp_path_factory.mktemp("household"), settings=SETTINGS)
     yield made
-    made.down()
+    made.leave()
 
 
 @pytest.fixture

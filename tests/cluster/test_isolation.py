@@ -50,7 +50,7 @@ def installation(cluster, tmp_path_factory):
         cluster, binaries, tmp_path_factory.mktemp("isolation"), settings=settings, layout="per-group"
     )
     yield made
-    made.down()
+    made.leave()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def on_the_cluster(cluster, tmp_path_factory):
     settings = {"runtime": RUNTIME, "groups": GROUPS}
     made = Installation.up(cluster, binaries, tmp_path_factory.mktemp("rollback"), settings=settings, layout="shared")
     yield CommandLine(KUBECONFIG=str(cluster.kubeconfig), NANOCLAW_NAMESPACE=made.namespace)
-    made.down()
+    made.leave()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -103,8 +104,24 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path, binaries, control_plane):
+def project(make_project):
     """A project whose stack is not up yet, in a namespace of its own."""
+    with make_project() as project:
+        yield project
+
+
+@pytest.fixture(scope="session")
+def make_project(tmp_path_factory, binaries, control_plane):
+    """Makes such projects, for tests that share one."""
+
+    @contextlib.contextmanager
+    def make():
+        yield from _project(tmp_path_factory.mktemp("project"), binaries, control_plane)
+
+    return make
+
+
+def _project(tmp_path, binaries, control_plane):
     shutil.copyfile(HERE / "program.py", tmp_path / "__main__.py")
     definition = yaml.safe_load((CHECKOUT / "Pulumi.yaml").read_text())
     definition["runtime"]["options"]["virtualenv"] = sys.prefix

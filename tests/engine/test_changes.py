@@ -72,6 +72,86 @@ def claim(control_plane, namespace, name=GROUP):
     return control_plane.api.get(path(namespace, GROUPS_CLAIMS, name))
 
 
+@pytest.fixture(scope="module")
+def standing(make_project):
+    """A stack that is up and protects its data; the tests that share it leave the cluster as it is."""
+    with make_project() as project:
+        project.write(protect=True)
+        project.up()
+        yield project
+
+
+@pytest.fixture
+def deployment(standing, control_plane):
+    """The controller's Deployment of the standing stack, asked for anew at each call."""
+    where = path(standing.namespace, "deployments", names.CONTROLLER, "apis/apps/v1")
+    return lambda: control_plane.api.get(where)
+
+
+def test_another_layout_is_never_made_out_of_data_that_is_protected(standing, control_plane):
+    standing.write(protect=True, layout="per-group")
+
+    with pytest.raises(EngineFailed, match="protect"):
+        standing.preview()
+
+    assert claim(control_plane, standing.namespace) is not None
+
+
+def test_a_pattern_that_no_controller_runs_yet_can_be_looked_at_and_not_made(standing, deployment):
+    before = deployment()
+    agent = {"image": "localhost/agent:1"}
+    standing.write(protect=True, runtime={"agent": agent, "pattern": "statefulset"})
+
+    assert standing.preview() == {
+        ("replace", "ConfigMap", "nanoclaw-settings"),
+        ("update", "Deployment", names.CONTROLLER),
+        ("update", "Role", names.CONTROLLER),
+    }
+    with pytest.raises(EngineFailed, match="'statefulset', which the controller of this version does not run"):
+        standing.up()
+    assert deployment()["metadata"]["generation"] == before["metadata"]["generation"]
+
+
+def test_destroying_a_stack_that_protects_its_data_is_refused(standing, control_plane, deployment):
+    standing.write(protect=True)
+
+    refused = standing.pulumi("destroy", "--yes")
+
+    assert refused.returncode, "the engine's own word, as somebody types it"
+    assert "protected" in refused.stdout + refused.stderr
+    assert claim(control_plane, standing.namespace) is not None
+    assert deployment() is not None, "nothing is half done"
+
+
+def test_drift_is_told_and_repaired_whoever_owns_the_field(standing, control_plane, deployment):
+    """Whoever edits a field owns it from then on, and the provider looks at its own."""
+    standing.write(protect=True)
+    assert drift_of(standing) == (NO_DRIFT, "no drift: the cluster has what the stack last put there\n")
+    role = path(standing.namespace, "roles", names.CONTROLLER, "apis/rbac.authorization.k8s.io/v1")
+    found = control_plane.api.get(role)
+    wider = [*found["rules"], {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]
+    edit(control_plane, role, found | {"rules": wider})
+    changed = deployment()
+    changed["spec"]["template"]["spec"]["hostNetwork"] = True
+    where = path(standing.namespace, "deployments", names.CONTROLLER, "apis/apps/v1")
+    edit(control_plane, where, changed)
+    assert not standing.engine.has_drift(standing.stack), "when this fails, the provider has learned it: use its check"
+
+    status, told = drift_of(standing)
+
+    assert status == DRIFT
+    assert "Role nanoclaw-controller: rules is 8 entries, the stack has 7 entries, written by kubectl-edit" in told
+    assert "Deployment nanoclaw-controller: spec.template.spec.hostNetwork is there" in told
+    repair = f"kubectl delete role {names.CONTROLLER} -n {standing.namespace} && pulumi up --refresh --stack test"
+    assert repair in told
+    control_plane.api.delete(role)
+    control_plane.api.delete(where)
+    assert standing.engine.has_drift(standing.stack), "what is gone the engine sees itself"
+    assert not (done := standing.pulumi("up", "--refresh", "--yes", "--skip-preview")).returncode, done.stdout
+    assert control_plane.api.get(role)["rules"] == found["rules"]
+    assert drift_of(standing)[0] == NO_DRIFT
+
+
 def test_a_claim_grows_in_place_and_keeps_its_volume(project, control_plane, storage_class):
     project.write(storage={"storageClass": storage_class})
     project.up()
@@ -137,88 +217,6 @@ def test_claims_that_exist_are_taken_over_as_they_are(project, control_plane):
     assert adopted["spec"]["resources"]["requests"]["storage"] == "7Gi"
     assert project.preview() == set(), "it stays as it is"
 
-    project.destroy()
-
-
-def test_another_layout_is_never_made_out_of_data_that_is_protected(project, control_plane):
-    project.write(protect=True, layout="per-type")
-    project.up()
-    project.write(protect=True, layout="per-group")
-
-    with pytest.raises(EngineFailed, match="protect"):
-        project.up()
-
-    assert claim(control_plane, project.namespace) is not None
-
-
-def test_a_pattern_that_no_controller_runs_yet_can_be_looked_at_and_not_made(project, control_plane):
-    project.write()
-    project.up()
-    before = control_plane.api.get(path(project.namespace, "deployments", names.CONTROLLER, "apis/apps/v1"))
-    agent = {"image": "localhost/agent:1"}
-
-    project.write(runtime={"agent": agent, "pattern": "statefulset"})
-    assert project.preview() == {
-        ("replace", "ConfigMap", "nanoclaw-settings"),
-        ("update", "Deployment", names.CONTROLLER),
-        ("update", "Role", names.CONTROLLER),
-    }
-    project.write(runtime={"agent": agent, "pattern": "nodelocal"}, namespace={"name": project.namespace})
-    changes = project.preview()
-    assert {("delete", "Deployment", names.CONTROLLER), ("create", "DaemonSet", names.CONTROLLER)} <= changes
-    assert ("delete", "PersistentVolumeClaim", GROUP) in changes
-
-    with pytest.raises(EngineFailed, match="'nodelocal', which the controller of this version does not run"):
-        project.up()
-
-    after = control_plane.api.get(path(project.namespace, "deployments", names.CONTROLLER, "apis/apps/v1"))
-    assert after["metadata"]["generation"] == before["metadata"]["generation"]
-
-
-def test_drift_is_found_and_repaired(project, control_plane):
-    project.write()
-    project.up()
-    service = path(project.namespace, "services", names.CONTROLLER)
-    control_plane.api.delete(service)
-
-    assert project.engine.has_drift(project.stack)
-    project.refresh()
-    project.up()
-
-    assert control_plane.api.get(service) is not None
-    assert not project.engine.has_drift(project.stack)
-
-
-def test_drift_the_engine_cannot_see_is_told_and_can_be_repaired(project, control_plane):
-    """Whoever edits a field owns it from then on, and the provider looks at its own."""
-    project.write()
-    project.up()
-    assert drift_of(project) == (NO_DRIFT, "no drift: the cluster has what the stack last put there\n")
-    role = path(project.namespace, "roles", names.CONTROLLER, "apis/rbac.authorization.k8s.io/v1")
-    found = control_plane.api.get(role)
-    wider = [*found["rules"], {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]
-    edit(control_plane, role, found | {"rules": wider})
-    deployment = path(project.namespace, "deployments", names.CONTROLLER, "apis/apps/v1")
-    found_deployment = control_plane.api.get(deployment)
-    found_deployment["spec"]["template"]["spec"]["hostNetwork"] = True
-    edit(control_plane, deployment, found_deployment)
-    assert not project.engine.has_drift(project.stack), (
-        "when this fails, the provider has learned it: use its own check"
-    )
-
-    status, told = drift_of(project)
-
-    assert status == DRIFT
-    assert "Role nanoclaw-controller: rules is 8 entries, the stack has 7 entries, written by kubectl-edit" in told
-    assert "Deployment nanoclaw-controller: spec.template.spec.hostNetwork is there" in told
-    repair = f"kubectl delete role {names.CONTROLLER} -n {project.namespace} && pulumi up --refresh --stack test"
-    assert repair in told
-    control_plane.api.delete(role)
-    control_plane.api.delete(deployment)
-    assert not (done := project.pulumi("up", "--refresh", "--yes", "--skip-preview")).returncode, done.stdout
-    assert control_plane.api.get(role)["rules"] == found["rules"]
-    assert drift_of(project)[0] == NO_DRIFT
-
 
 def drift_of(project):
     told = io.StringIO()
@@ -256,7 +254,6 @@ def test_an_up_that_failed_goes_on_where_it_stopped(project, control_plane):
     project.up()
     assert len(control_plane.api.get(path(project.namespace, GROUPS_CLAIMS))["items"]) == 6
     assert project.preview() == set()
-    project.destroy()
 
 
 def test_two_stacks_live_in_one_cluster_and_one_leaves_without_the_other(project, control_plane):
@@ -273,17 +270,3 @@ def test_two_stacks_live_in_one_cluster_and_one_leaves_without_the_other(project
     assert control_plane.api.get(f"/api/v1/namespaces/{project.namespace}") is None
     assert claim(control_plane, other.namespace) is not None
     assert other.preview() == set(), "nothing of it was shared"
-    other.destroy()
-
-
-def test_destroying_a_stack_that_protects_its_data_is_refused(project, control_plane):
-    project.write(protect=True)
-    project.up()
-
-    refused = project.pulumi("destroy", "--yes")
-
-    assert refused.returncode, "the engine's own word, as somebody types it"
-    assert "protected" in refused.stdout + refused.stderr
-    assert claim(control_plane, project.namespace) is not None
-    deployment = path(project.namespace, "deployments", names.CONTROLLER, "apis/apps/v1")
-    assert control_plane.api.get(deployment) is not None, "nothing is half done"

@@ -97,7 +97,6 @@ def test_a_group_removed_from_a_protected_stack_is_refused_in_words_and_let_go_o
 
     project.write(groups=GROUPS)
     freed = reviewed(project)
-    assert "### Stack `test`: no changes" in freed.text
     assert "- **No longer protected**, so that a later change can delete it: `Namespace/" in freed.text
 
     project.write(protect=True, groups=("main",))

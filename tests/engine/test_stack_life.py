@@ -66,17 +66,6 @@ def test_a_new_group_in_the_shared_layout_is_a_line_in_a_config_map(project):
     }
 
 
-def test_changed_settings_roll_the_controller(project):
-    project.write()
-    project.up()
-
-    project.write(runtime={"agent": {"image": "localhost/agent:1"}, "assistantName": "Robin"})
-    assert project.preview() == {
-        ("replace", "ConfigMap", "nanoclaw-settings"),
-        ("update", "Deployment", names.CONTROLLER),
-    }
-
-
 def test_protected_data_survives_a_removed_group_and_the_end_of_the_stack(project, control_plane):
     project.write(protect=True, groups=("main", "family"))
     project.up()

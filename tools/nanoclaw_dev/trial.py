@@ -94,6 +94,12 @@ class Installation:
         with Progress().step("pulumi up") as step:
             self.engine.up(STACK, step)
 
+    def leave(self) -> None:
+        """Delete the namespace without waiting for its end, on a cluster that goes soon, too."""
+        self.cluster.control_plane.api.delete(f"/api/v1/namespaces/{self.namespace}")
+        self.engine.end_strays()
+        shutil.rmtree(self.engine.project, ignore_errors=True)
+
     def down(self) -> None:
         with Progress().step("pulumi destroy") as step:
             self.engine.destroy(STACK, step)
