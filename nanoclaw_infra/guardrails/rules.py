@@ -6,8 +6,7 @@ holds up a session that runs. Deleting, logs, exec and attach are nobody's busin
 namespace do is that of Pod Security.
 
 What the controller makes is an agent's whatever it is called, or else a Job without a label of ours could mount every
-Secret of the namespace. What the controller itself makes is always judged, also without a label of ours. Whoever may act as the controller is the
-controller to these rules. In the layout `shared` a
+Secret of the namespace. Whoever may act as the controller is the controller to these rules. In the layout `shared` a
 folder whose name is folded cannot be checked against the group's label: a hash is more than CEL knows.
 """
 
@@ -118,11 +117,6 @@ def _workloads(config: ControllerConfig, namespace: str) -> Admission:
                 found="'made by ' + request.userInfo.username",
             ),
             Rule(
-                # Pods without a mark of ours are judged by nobody.
-                f"!({controller}) || {marked(f'{template}.?metadata')}",
-                f"{names.CONTROLLER} makes agents and nothing else; put the labels of agents on the pod template",
-            ),
-            Rule(
                 f"object.kind in {listed(_owners(config))}",
                 f"with the pattern {config.pattern.value!r} agents run in {' and '.join(_owners(config))}s only; "
                 "change nanoclaw:settings.runtime.pattern",
@@ -195,6 +189,7 @@ def _own_deployment(namespace: str) -> Admission:
     claim = f"each.?persistentVolumeClaim.?claimName.orValue('').startsWith({text(names.OWN_PREFIX)})"
     return Admission(
         "controller-changes",
+        f"Of itself {names.CONTROLLER} changes which claims of groups it mounts, and nothing refused to agents.",
         kinds=(("apps", "deployments"),),
         operations=("UPDATE",),
         applies=_is_controller(namespace),
@@ -326,10 +321,9 @@ def _isolation() -> tuple[Rule, ...]:
             "take procMount and sysctls away",
         ),
         Rule(
-            f"{_confined(f'{_SPEC}.?securityContext')} && {_SPEC}.?securityContext.?sysctls.orValue([]).size() == 0 && "
-            + _each(f"{_confined(context)} && {context}.?procMount.orValue('Default') == 'Default'"),
-            "agents keep the confinement of their node; take sysctls, procMount, seLinuxOptions beyond a level, and "
-            "Unconfined profiles away",
+            f"{_confined(f'{_SPEC}.?securityContext')} && {_each(_confined(context))}",
+            "agents keep the node's SELinux and AppArmor; take type, user and role of seLinuxOptions, and the "
+            "appArmorProfile Unconfined away",
         ),
         Rule(
             _each(f"{context}.?readOnlyRootFilesystem.orValue(false)"),
@@ -339,12 +333,9 @@ def _isolation() -> tuple[Rule, ...]:
 
 
 def _confined(context: str) -> str:
-    """Whether a securityContext leaves system calls, AppArmor and SELinux as the node has them."""
-    profiles = (
-        f"{context}.?{name}.?type.orValue('') != 'Unconfined'" for name in ("seccompProfile", "appArmorProfile")
-    )
-    selinux = (f"{context}.?seLinuxOptions.?{name}.orValue('') == ''" for name in ("type", "user", "role"))
-    return " && ".join((*profiles, *selinux))
+    """Whether a securityContext leaves SELinux, but for a level, and AppArmor as the node has them."""
+    selinux = [f"{context}.?seLinuxOptions.?{name}.orValue('') == ''" for name in ("type", "user", "role")]
+    return " && ".join((*selinux, f"{context}.?appArmorProfile.?type.orValue('') != 'Unconfined'"))
 
 
 def _volumes(config: ControllerConfig) -> tuple[Rule, ...]:

@@ -20,7 +20,7 @@ from nanoclaw_runtime.contract.config import Platform
 from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import AlreadyExists, Forbidden, Target
-from nanoclaw_runtime.kube.resources import JOBS, PODS, Resource
+from nanoclaw_runtime.kube.resources import DEPLOYMENTS, JOBS, PODS, Resource
 from nanoclaw_runtime.manifests.job import agent_job
 from tests.infra.recording import configuration, manifests, record, settings
 from tests.support import scc
@@ -135,7 +135,7 @@ async def guarded(stacks: Callable[[str], str], cut: str, admin: KubeClient) -> 
 
 
 async def _in_force(guarded: Guarded) -> bool:
-    """Whether each of the three policies refuses something."""
+    """Whether each of the policies refuses something."""
     requests = (
         ("POST", PODS, plain("probe-of-pods", **{labels.GROUP: "x"}), ()),
         ("POST", JOBS, agent_job(plan("main", "probe")), ()),
@@ -307,6 +307,13 @@ MUTATIONS = [
     pytest.param(security(seccompProfile={"type": "Unconfined"}), "system calls", id="no seccomp in the container"),
     pytest.param(spec(securityContext=SECURED | {"sysctls": [PINGS]}), "system calls", id="setting of the kernel"),
     pytest.param(security(readOnlyRootFilesystem=False), "readOnlyRootFilesystem to true", id="root file system"),
+    pytest.param(security(seLinuxOptions={"type": "spc_t"}), "SELinux and AppArmor", id="outside of SELinux"),
+    pytest.param(
+        spec(securityContext=SECURED | {"seLinuxOptions": {"role": "sysadm_r"}}),
+        "SELinux and AppArmor",
+        id="SELinux role",
+    ),
+    pytest.param(security(appArmorProfile={"type": "Unconfined"}), "SELinux and AppArmor", id="outside of AppArmor"),
     pytest.param(volume("keys", secret={"secretName": "x"}), "no Secret, token or device.*keys", id="Secret"),
     pytest.param(volume("token", projected=TOKEN), "no Secret, token or device", id="projected token"),
     pytest.param(volume("nfs", nfs={"server": "x", "path": "/"}), "no Secret, token or device", id="NFS"),
@@ -433,6 +440,55 @@ async def test_whatever_job_the_controller_makes_is_an_agents(guarded: Guarded, 
         made, place = {"metadata": {"annotations": {"note": "mine"}}}, ("taken-over",)
     with pytest.raises(Forbidden, match=r"makes objects of agents alone.*account"):
         await guarded.send(controller, method, JOBS, made, place)
+
+
+OWN = {"name": names.CONTROLLER_CONTAINER, "image": "registry.example/controller:1"}
+SCRATCH = {"name": "scratch", "emptyDir": {}}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"containers": [OWN | {"image": "registry.example/other:1"}]}, id="image"),
+        pytest.param({"containers": [OWN | {"command": ["sh"]}]}, id="command"),
+        pytest.param({"containers": [OWN | {"securityContext": {"runAsUser": 0}}]}, id="rights"),
+        pytest.param({"containers": [OWN | {"env": [{"name": "KEY", "valueFrom": SECRET}]}]}, id="Secret as variable"),
+        pytest.param({"containers": [OWN, OWN | {"name": "other"}]}, id="second container"),
+        pytest.param({"initContainers": [OWN | {"name": "other"}]}, id="init container"),
+        pytest.param({"serviceAccountName": "default"}, id="account"),
+        pytest.param({"hostPID": True}, id="node's processes"),
+        pytest.param({"hostNetwork": True}, id="node's network"),
+        pytest.param({"securityContext": {"runAsUser": 0}}, id="root"),
+        pytest.param({"volumes": [SCRATCH, {"name": "host", "hostPath": {"path": "/"}}]}, id="folder of the node"),
+        pytest.param({"volumes": [SCRATCH, {"name": "key", "secret": {"secretName": "x"}}]}, id="Secret"),
+        pytest.param({"volumes": [SCRATCH, {"name": "theirs", **claim("theirs")}]}, id="somebody's claim"),
+    ],
+)
+async def test_of_its_own_deployment_the_controller_changes_which_claims_it_mounts_and_nothing_else(
+    guarded: Guarded, changed: dict[str, Any]
+) -> None:
+    controller = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}"
+    marks = labels.component(labels.CONTROLLER)
+    pod = {"containers": [OWN], "volumes": [SCRATCH], "serviceAccountName": names.CONTROLLER}
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": names.CONTROLLER, "labels": marks},
+        "spec": {"selector": {"matchLabels": marks}, "template": {"metadata": {"labels": marks}, "spec": pod}},
+    }
+    with contextlib.suppress(AlreadyExists):
+        await guarded.send(ADMINISTRATOR, "POST", DEPLOYMENTS, body)
+
+    async def patch(user: str, spec: dict[str, Any]) -> None:
+        inner = {"spec": {"template": {"spec": spec}}}
+        await guarded.send(user, "PATCH", DEPLOYMENTS, inner, (names.CONTROLLER,), dry_run=True)
+
+    with pytest.raises(Forbidden, match="which claims of groups it mounts"):
+        await patch(controller, changed)
+    await patch(ADMINISTRATOR, changed)
+    mount = {"name": "nanoclaw-group-new", "mountPath": "/data/groups/new"}
+    volumes = [SCRATCH, {"name": mount["name"], **claim(mount["name"])}]
+    await patch(controller, {"containers": [OWN | {"volumeMounts": [mount]}], "volumes": volumes})
 
 
 async def test_sets_of_agents_need_their_pattern(guarded: Guarded) -> None:

@@ -25,7 +25,8 @@ def test_policies_are_named_for_the_namespace_and_bound_to_it_alone():
     names = {each["metadata"]["name"] for each in found}
     other = {each["metadata"]["name"] for each in declared(namespace="chat-2", enabled=True)}
 
-    assert names == {f"nanoclaw-{each}.chat" for each in ("agent-workloads", "agent-pods", "agent-changes")}
+    policies = ("agent-workloads", "agent-pods", "agent-changes", "controller-changes")
+    assert names == {f"nanoclaw-{each}.chat" for each in policies}
     assert not names & other
     for binding in found:
         if binding["kind"] == "ValidatingAdmissionPolicyBinding":
