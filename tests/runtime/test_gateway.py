@@ -169,8 +169,8 @@ async def test_counting_tokens_and_listing_models_are_calls_without_tokens(serve
     assert [asked.path for asked in api.asked][1:] == ["/v1/models?limit=5", f"/v1/models/{MODEL}"]
 
 
-async def test_a_model_without_a_price_costs_nothing_and_is_told(served):
-    async with served(prices={"gpt": Price(input=1, output=1)}) as gate:
+async def test_without_any_price_a_model_costs_nothing_and_is_told(served):
+    async with served(prices={}) as gate:
         await gate.ask()
         assert await gate.counted("cost_dollars") == 0
         assert await gate.counted("unpriced", model=MODEL) == 1
@@ -476,6 +476,14 @@ async def test_bytes_that_are_no_http_are_not_worth_a_line_in_the_log(served, ca
         assert (await reader.read()).startswith(b"HTTP/1.0 400")
         writer.close()
     assert caplog.text == ""
+
+
+async def test_a_model_without_a_price_is_no_way_around_the_days_dollars(served):
+    prices = {"cheap-": Price(input=1, output=1), "dear-": Price(input=1_000_000, output=1_000_000)}
+    async with served(prices=prices, limits=Limits(cost_per_day=3)) as gate:
+        assert (await gate.ask(usage=(1, 2)))[0] == 200
+        assert (await gate.refused())[0] == 429
+        assert await gate.counted("unpriced", model=MODEL) == 1
 
 
 async def test_an_operator_is_told_what_was_used_since_a_day_and_agents_are_not(served):

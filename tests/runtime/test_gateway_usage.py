@@ -202,6 +202,30 @@ def test_a_days_cost_survives_a_restart_and_the_next_day_begins_at_nothing(tmp_p
     again.close()
 
 
+def test_a_clock_that_is_set_back_does_not_begin_a_day_anew(tmp_path):
+    ledger, _ = opened(tmp_path / "usage.db")
+    ledger.add(Entry(DAY, "a", "x", Usage(), 2))
+    ledger.add(Entry(date(2026, 11, 23), "a", "x", Usage(), 3))
+    ledger.add(Entry(DAY, "a", "x", Usage(), 4))
+    assert ledger.spent("a", DAY) == 6
+    ledger.close()
+    again, _ = opened(tmp_path / "usage.db", date(2026, 11, 23))
+    assert (again.spent("a", DAY), again.spent("a", date(2026, 11, 23))) == (6, 3)
+    again.close()
+
+
+def test_nobody_waits_for_a_minute_that_is_to_come():
+    minutes, limits = Minutes(), Limits(requests_per_minute=1, tokens_per_minute=1)
+    called(minutes, "a", 10_000, tokens=5)
+    assert minutes.exceeded("a", limits, 100) is None
+
+
+@pytest.mark.parametrize("model", ["\ud800", "x" * 129, "a\nb", "", "a b"])
+def test_what_is_no_name_of_a_model_is_no_label(model):
+    told = {"model": model, "usage": {"input_tokens": 1}}
+    assert read("application/json", json.dumps(told).encode()) == Counted("", Usage(input=1))
+
+
 def test_days_long_past_are_dropped(tmp_path):
     ledger, _ = opened(tmp_path / "usage.db", date(2020, 1, 1))
     ledger.add(Entry(date(2020, 1, 1), "a", "x", Usage(), 1))

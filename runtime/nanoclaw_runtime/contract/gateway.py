@@ -75,7 +75,7 @@ class GatewayConfig(ContractModel):
     """Of every group that has none of its own."""
     group_limits: dict[Folder, Limits] = Field(default_factory=dict)
     prices: dict[str, Price] = Field(default_factory=dict)
-    """Model, or the beginning of its name → price; the longest match counts. What has none costs nothing."""
+    """Model, or the beginning of its name → price; the longest match counts. Without one, the dearest is taken."""
 
     def limits_of(self, folder: str) -> Limits:
         return self.group_limits.get(folder, self.limits)

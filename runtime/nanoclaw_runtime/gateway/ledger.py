@@ -1,6 +1,6 @@
 """What groups used on each day, on disk, so that a day's budget outlives the process.
 
-One row a day, group and model. Sums of today are in memory, too: whether a group may call never
+One row a day, group and model. Sums of a day are in memory, too: whether a group may call never
 waits for a disk. A row is written when a call is over; a crash before that loses that call's count.
 Other days than the last `KEPT` are dropped at the start.
 """
@@ -66,10 +66,12 @@ class Ledger:
     def __init__(self, connection: sqlite3.Connection, today: date, on_error: Callable[[], object]) -> None:
         self._connection, self._on_error = connection, on_error
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="usage")
-        self._day = today
-        self._spent: defaultdict[str, float] = defaultdict(float)
-        rows = connection.execute("SELECT folder, SUM(dollars) FROM usage WHERE day = ? GROUP BY 1", [str(today)])
-        self._spent.update(rows)
+        self._spent: defaultdict[tuple[str, str], float] = defaultdict(float)
+        # By day, and of days to come, too: a clock that is set back must not begin a day anew.
+        rows = connection.execute(
+            "SELECT day, folder, SUM(dollars) FROM usage WHERE day >= ? GROUP BY 1, 2", [str(today - timedelta(days=1))]
+        )
+        self._spent.update({(day, folder): dollars for day, folder, dollars in rows})
 
     @classmethod
     def open(cls, file: Path, today: date, *, on_error: Callable[[], object]) -> Self:
@@ -88,14 +90,11 @@ class Ledger:
 
     def spent(self, folder: str, today: date) -> float:
         """US dollars of the group's calls that are over."""
-        return self._spent[folder] if today == self._day else 0.0
+        return self._spent.get((str(today), folder), 0.0)
 
     def add(self, entry: Entry) -> None:
         """Counted at once, written soon. One that cannot be written is told in the log, and counts until we end."""
-        if entry.day > self._day:
-            self._day, self._spent = entry.day, defaultdict(float)
-        if entry.day == self._day:
-            self._spent[entry.folder] += entry.dollars
+        self._spent[str(entry.day), entry.folder] += entry.dollars
         self._writer.submit(self._write, entry).add_done_callback(self._written)
 
     async def since(self, day: date) -> list[UsedView]:

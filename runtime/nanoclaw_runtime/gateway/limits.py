@@ -41,9 +41,10 @@ class _Window:
     sum: int = 0
 
     def pass_over(self, now: float) -> None:
-        while self.begun and self.begun[0] <= now - MINUTE:
+        """Also over what is to come: a clock that was set back must not keep a group waiting for it."""
+        while self.begun and not now - MINUTE < self.begun[0] <= now:
             self.begun.popleft()
-        while self.tokens and self.tokens[0][0] <= now - MINUTE:
+        while self.tokens and not now - MINUTE < self.tokens[0][0] <= now:
             self.sum -= self.tokens.popleft()[1]
 
 

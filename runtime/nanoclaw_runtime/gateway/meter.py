@@ -11,7 +11,7 @@ from nanoclaw_runtime.contract.gateway import GatewayConfig
 from nanoclaw_runtime.gateway.ledger import Entry, Ledger
 from nanoclaw_runtime.gateway.limits import Exceeded, Minutes, spent_too_much
 from nanoclaw_runtime.gateway.metrics import GatewayMetrics
-from nanoclaw_runtime.gateway.usage import Counted, UsageReader, cost, price_of
+from nanoclaw_runtime.gateway.usage import Counted, UsageReader, cost, dearest, price_of
 
 
 @dataclass
@@ -86,4 +86,5 @@ class Meter:
             return cost(counted.usage, price)
         if counted.model:
             self._metrics.unpriced.labels(counted.model).inc()
-        return 0.0
+        price = dearest(self._config.prices)
+        return cost(counted.usage, price) if price is not None else 0.0

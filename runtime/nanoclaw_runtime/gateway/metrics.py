@@ -20,7 +20,9 @@ class GatewayMetrics:
         )
         self.tokens = self._counter("tokens", "Tokens used.", "group", "kind")
         self.dollars = self._counter("cost_dollars", "US dollars, by the stack's prices.", "group")
-        self.unpriced = self._counter("unpriced", "Calls whose model has no price, and that cost nothing so.", "model")
+        self.unpriced = self._counter(
+            "unpriced", "Calls whose model has no price, and that cost what the dearest would.", "model"
+        )
         self.uncounted = self._counter("uncounted", "Answers of the model that told no usage.", "group")
         self.limited = self._counter("limited", "Calls refused because of a limit.", "group", "limit")
         self.ledger_errors = self._counter("ledger_errors", "Calls whose usage could not be written to disk.")

@@ -7,6 +7,7 @@ The model's API tells usage in its answer: in the body's `usage`, or in the even
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -24,6 +25,8 @@ _FIELDS: Final = {
     "cache_creation_input_tokens": "cache_write",
     "cache_read_input_tokens": "cache_read",
 }
+_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
+# What is kept in a table and shown as a label; an upstream that repeats what it was asked for could say anything.
 _MILLION: Final = 1_000_000
 
 
@@ -62,6 +65,11 @@ def price_of(prices: Mapping[str, Price], model: str) -> Price | None:
     """The price with the longest name that `model` begins with."""
     found = max((name for name in prices if model.startswith(name)), key=len, default=None)
     return None if found is None else prices[found]
+
+
+def dearest(prices: Mapping[str, Price]) -> Price | None:
+    """What a model costs that has no price, or asking for such a one would be a way around a day's dollars."""
+    return max(prices.values(), key=lambda price: price.input + price.output, default=None)
 
 
 class UsageReader:
@@ -128,7 +136,8 @@ class UsageReader:
             ours: number for theirs, ours in _FIELDS.items() if (number := _count(usage.get(theirs))) is not None
         }
         self.counted = Counted(
-            model[:128] if isinstance(model, str) else self.counted.model, replace(self.counted.usage, **numbers)
+            model if isinstance(model, str) and _MODEL.fullmatch(model) else self.counted.model,
+            replace(self.counted.usage, **numbers),
         )
 
 
