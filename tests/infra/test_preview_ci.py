@@ -145,6 +145,11 @@ def repository(tmp_path):
         pytest.param(["stacks/Pulumi.dev.yaml"], ["dev"], id="one stack"),
         pytest.param(["stacks/Pulumi.local.yaml"], [], id="somebody's own"),
         pytest.param(["docs/x.md"], [], id="something else"),
+        pytest.param(["runtime/nanoclaw_runtime/domain/a.py", "README.md"], [], id="what the program does not read"),
+        pytest.param(["runtime/nanoclaw_runtime/contract/a.py"], ["dev", "production"], id="the contract"),
+        pytest.param(["runtime/nanoclaw_runtime/__init__.py"], ["dev", "production"], id="around the contract"),
+        pytest.param(["pydantic/__init__.py"], ["dev", "production"], id="a module instead of a library"),
+        pytest.param(["policies/__main__.py"], ["dev", "production"], id="the policy pack"),
         pytest.param(["nanoclaw_infra/a.py", "stacks/Pulumi.dev.yaml"], ["dev", "production"], id="the program"),
         pytest.param(
             ["stacks/Pulumi.a;touch b.yaml", "stacks/Pulumi.new.yaml"], ["new"], id="a name that is a command"
@@ -159,20 +164,31 @@ def test_the_stacks_of_a_change_are_found(repository, changed, concerned):
     assert json.loads(shell(CI / "changed-stacks.sh", base, cwd=folder)) == concerned
 
 
+def test_a_part_of_the_program_that_moves_away_concerns_every_stack(repository):
+    folder, commit = repository
+    base = commit("nanoclaw_infra/a.py")
+    (folder / "docs").mkdir()
+    (folder / "nanoclaw_infra/a.py").rename(folder / "docs/a.py")
+    commit("docs/other.md")
+
+    assert json.loads(shell(CI / "changed-stacks.sh", base, cwd=folder)) == ["dev", "production"]
+
+
 def test_without_a_commit_every_stack_is_meant(repository):
     assert json.loads(shell(CI / "changed-stacks.sh", cwd=repository[0])) == ["dev", "production"]
 
 
 @pytest.mark.parametrize(
-    ("recorded", "status", "told"),
+    ("recorded", "engine", "status", "told"),
     [
-        ("settings-changed", 0, "### Stack `dev`: 2 changed, 1 replaced"),
-        ("group-removed", 1, "Data at risk: 3 not permitted"),
-        ("mistake", 2, "needs a tag or a digest"),
-        ("nothing", 2, "error: the cluster is away"),
+        ("settings-changed", 0, 0, "### Stack `dev`: 2 changed, 1 replaced"),
+        ("settings-changed", 137, 2, "The engine failed with status 137"),
+        ("group-removed", 0, 1, "Data at risk: 3 not permitted"),
+        ("mistake", 255, 2, "needs a tag or a digest"),
+        ("nothing", 255, 2, "error: the cluster is away"),
     ],
 )
-def test_the_preview_script_ends_with_the_status_and_leaves_the_comment_alone(tmp_path, recorded, status, told):
+def test_the_preview_script_ends_with_the_status_and_leaves_the_comment_alone(tmp_path, recorded, engine, status, told):
     path = program(
         tmp_path / "bin",
         "pulumi",
@@ -180,7 +196,7 @@ def test_the_preview_script_ends_with_the_status_and_leaves_the_comment_alone(tm
         "assert sys.argv[1:4] == ['preview', '--stack', 'dev'] and '--json' in sys.argv\n"
         "print('error: the cluster is away', file=sys.stderr)\n"
         f"file = pathlib.Path({str(RECORDED)!r}, {recorded!r} + '.json')\n"
-        "print(file.read_text() if file.exists() else '')\nsys.exit(255)\n",
+        f"print(file.read_text() if file.exists() else '')\nsys.exit({engine})\n",
     )
     program(
         tmp_path / ".venv" / "bin",
