@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 LARGEST: Final = 64 * 1024 * 1024
@@ -64,7 +64,7 @@ class Document(_Tolerant):
     config: dict[str, Any] = {}
     steps: list[Step] = []
     diagnostics: list[Diagnostic] = []
-    duration: int = 0
+    duration: int = Field(default=0, ge=0, le=2**63)
     """Nanoseconds."""
     change_summary: dict[str, int] = {}
 

@@ -32,8 +32,8 @@ class Markdown:
 
     def block(self, text: str, longest: int, language: str = "text") -> str:
         """`text` with its lines, as a block of code."""
-        lines = _cut(self.clean(text), longest).splitlines()
-        shown = "\n".join(_visible(line) for line in lines)
+        # Cut at last: what is invisible is written out in six characters, and the comment has to be taken.
+        shown = _cut("\n".join(_visible(line) for line in self.clean(text).splitlines()), longest)
         fence = "`" * max(3, _longest_run(shown) + 1)
         return f"{fence}{language}\n{shown}\n{fence}"
 

@@ -47,6 +47,16 @@ def step(op, kind, name, old, new):
     return {"op": op, "urn": f"urn:pulumi:{name}::p::nanoclaw:{name}:X$kubernetes:core/v1:{kind}::{name}", **states}
 
 
+def test_names_nobody_can_see_make_no_comment_too_long_to_be_taken():
+    steps = [step("delete", "PersistentVolumeClaim", "\u200b" * 240 + str(number), {}, None) for number in range(400)]
+    made = review(json.dumps({"steps": steps}))
+    assert (made.status, len(made.text) <= LONGEST) == (1, True)
+
+
+def test_a_preview_that_took_longer_than_the_world_is_no_preview():
+    assert review(json.dumps({"steps": [], "duration": 10**400})).status == 2
+
+
 @given(name=nasty, kind=nasty, value=json_values, other=json_values)
 @settings(deadline=None)
 def test_text_of_a_preview_is_never_markup(name, kind, value, other):
