@@ -186,6 +186,9 @@ def _gateway(settings: StackSettings) -> Iterator[str]:
     unknown = sorted(settings.gateway.serves.group_limits.keys() - declared)
     if unknown and not settings.runtime.registration:
         yield f"{_SETTINGS}.gateway.serves.groupLimits names {unknown[0]!r}, which is no group of the stack; correct it"
+    serves = settings.gateway.serves
+    if not serves.prices and any(each.cost_per_day for each in (serves.limits, *serves.group_limits.values())):
+        yield f"{_SETTINGS}.gateway.serves has costPerDay and no prices, so nothing costs; say gateway.serves.prices"
     own = sorted(settings.runtime.agent.env.keys() & {"HTTPS_PROXY", "https_proxy"})
     if settings.gateway.enabled and own:
         yield (

@@ -50,7 +50,12 @@ def test_the_controller_has_the_keys_of_its_chat_networks_and_no_other(source):
 
 
 def test_both_are_told_of_each_other():
-    _, registered = declared(gateway={"enabled": True, "serves": {"limits": {"costPerDay": 5}}})
+    _, registered = declared(
+        gateway={
+            "enabled": True,
+            "serves": {"limits": {"costPerDay": 5}, "prices": {"claude-": {"input": 3, "output": 15}}},
+        }
+    )
     maps = [each.get("data", {}) for each in manifests(registered)]
     told = [data[names.SETTINGS_KEY] for data in maps if names.SETTINGS_KEY in data]
     controller = next(text for text in told if "assistantName" in text)

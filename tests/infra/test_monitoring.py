@@ -23,7 +23,11 @@ from tests.support.cluster import unavailable
 
 OURS = "team-chat"
 GATEWAY = GatewayConfig.model_validate(
-    {"limits": {"costPerDay": 10}, "groupLimits": {"rich": {"costPerDay": 100}, "free": {}}}
+    {
+        "limits": {"costPerDay": 10},
+        "groupLimits": {"rich": {"costPerDay": 100}, "free": {}},
+        "prices": {"claude-": {"input": 3, "output": 15}},
+    }
 )
 RULES = alert_rules(OURS, start_timeout=120, gateway=GATEWAY)
 ALERTS = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}

@@ -143,6 +143,11 @@ RULES = [
         id="limits for nobody",
     ),
     rule(
+        "gateway.serves has costPerDay and no prices, so nothing costs; say gateway.serves.prices",
+        gateway={"serves": {"limits": {"costPerDay": 5}}},
+        id="a budget that is never used up",
+    ),
+    rule(
         "runtime.agent.env.HTTPS_PROXY leads agents past the gateway; remove it, or set gateway.enabled to false",
         gateway={"enabled": True},
         runtime={"agent": {"env": {"HTTPS_PROXY": "http://proxy.example"}}},
