@@ -16,8 +16,6 @@ from tests.infra.recording import configuration, manifests, record
 
 pytestmark = pytest.mark.engine
 
-AUTONAMED = "pulumi.com/autonamed"
-
 
 def rendered(stack, out):
     render.render(Progress(io.StringIO()), stack, str(out))
@@ -36,8 +34,8 @@ def of_files(texts):
     """The objects in these files, with the recording's generated names."""
     whole = "---\n".join(texts)
     for each in yaml.safe_load_all(whole):
-        if AUTONAMED in each["metadata"].get("annotations", {}):
-            name = each["metadata"]["name"]
+        name = each["metadata"]["name"]
+        if each["kind"] == "ConfigMap" and each.get("immutable"):
             whole = whole.replace(name, f"{name.rpartition('-')[0]}-0a1b2c3d")
     return yaml.safe_load_all(whole)
 
@@ -66,6 +64,8 @@ def test_what_is_rendered_is_what_the_stack_declares_and_no_secret(stack, binari
     assert secrets
     assert all(f"kubectl create secret generic {name} -n " in readme for name in secrets)
     assert min(files).startswith("0-namespace-"), "it is applied before what lives in it"
+    assert max(files).startswith("2-deployment-"), "and what needs the rest behind it"
+    assert not any("pulumi.com" in text for text in files.values())
 
 
 def test_a_second_time_gives_the_same_files_and_takes_what_is_no_longer_there(binaries, tmp_path):
@@ -94,7 +94,7 @@ def test_encrypted_values_are_neither_needed_nor_written(binaries, tmp_path, mon
     files = rendered("dev", tmp_path / "out")
 
     assert "nanoclaw-credentials -n nanoclaw-dev --from-literal=ANTHROPIC_API_KEY=…" in files["README.md"]
-    assert "secretName: nanoclaw-credentials" in files["1-deployment-nanoclaw-controller.yaml"]
+    assert "secretName: nanoclaw-credentials" in files["2-deployment-nanoclaw-controller.yaml"]
     assert not any("kind: Secret\n" in each for each in files.values())
     assert file.read_text() == text, "the stack's own file stays as it is"
 

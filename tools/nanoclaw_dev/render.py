@@ -28,6 +28,7 @@ from nanoclaw_dev.paths import CHECKOUT
 from nanoclaw_dev.progress import Progress, Step
 from nanoclaw_infra.settings import RENDER_VARIABLE
 from nanoclaw_infra.settings.secrets import API_TOKEN, CREDENTIALS
+from nanoclaw_runtime.contract import names
 
 README = "README.md"
 _MARK = "<!-- Made by `make render`. Changes here are lost. -->"
@@ -41,7 +42,10 @@ runpy.run_path({checkout!r} + "/__main__.py")
 """
 
 _FIRST = {"Namespace", "StorageClass", "PriorityClass"}
-# What other objects need: `kubectl apply -f FOLDER` goes by the names of files.
+_LAST = {"Deployment", "DaemonSet"}
+# What other objects need, and what needs them: `kubectl apply -f FOLDER` goes by the names of files.
+_RANDOM = {names.API_TOKEN, names.GATEWAY_KEY}
+# Secrets that mean nothing to anybody else.
 
 
 def render(progress: Progress, stack: str, out: str | None = None) -> None:
@@ -139,13 +143,22 @@ def _files(objects: Iterable[str]) -> dict[str, str]:
         if "pulumi.com/autonamed" in each["metadata"].get("annotations", {})
     }
     files = {}
-    for text, each in parsed.items():
-        if each["kind"] != "Secret":
+    for each in parsed.values():
+        kind = each["kind"]
+        if kind != "Secret":
             name = renamed.get(each["metadata"]["name"], each["metadata"]["name"])
-            file = f"{int(each['kind'] not in _FIRST)}-{each['kind'].lower()}-{name}.yaml"
+            file = f"{1 - (kind in _FIRST) + (kind in _LAST)}-{kind.lower()}-{name}.yaml"
             assert file not in files, file
-            files[file] = _replaced(text, renamed)
+            files[file] = _replaced(yaml.safe_dump(_plain(each), width=160), renamed)
     return files
+
+
+def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Without the annotations that tell the engine something, and nobody else."""
+    metadata = manifest["metadata"]
+    kept = {key: value for key, value in metadata.get("annotations", {}).items() if not key.startswith("pulumi.com/")}
+    rest = {key: value for key, value in metadata.items() if key != "annotations"}
+    return manifest | {"metadata": rest | ({"annotations": kept} if kept else {})}
 
 
 def _settled(name: str, text: str) -> str:
@@ -160,15 +173,26 @@ def _replaced(text: str, renamed: Mapping[str, str]) -> str:
 
 
 def _readme(stack: str, objects: Iterable[str]) -> str:
-    secrets = [each for each in map(yaml.safe_load, objects) if each["kind"] == "Secret"]
+    parsed = [yaml.safe_load(each) for each in objects]
+    secrets = {each["metadata"]["name"]: each for each in parsed if each["kind"] == "Secret"}
+    made = secrets.keys() | {each["spec"]["target"]["name"] for each in parsed if each["kind"] == "ExternalSecret"}
     lines = [_MARK, f"The objects of the stack `{stack}`, without its Secrets."]
     if secrets:
         lines.append("Make these where the objects are applied, once; values belong in no repository:")
-    for each in secrets:
-        keys = " ".join(f"--from-literal={key}=…" for key in sorted(each.get("data", each.get("stringData", {}))))
-        where = f"-n {each['metadata']['namespace']}"
-        lines.append(f"    kubectl create secret generic {each['metadata']['name']} {where} {keys}")
+    for name, each in secrets.items():
+        value = '"$(openssl rand -base64 32)"' if name in _RANDOM else "…"
+        keys = " ".join(f"--from-literal={key}={value}" for key in sorted(each.get("data") or each["stringData"]))
+        lines.append(f"    kubectl create secret generic {name} -n {each['metadata']['namespace']} {keys}")
+    if theirs := sorted({name for each in parsed if each["kind"] in _LAST for name in _named(each)} - made):
+        lines.append(f"Named and made by somebody else: {', '.join(f'`{name}`' for name in theirs)}.")
     return "\n\n".join(lines) + "\n"
+
+
+def _named(workload: Mapping[str, Any]) -> Iterator[str]:
+    """Every Secret a Deployment or DaemonSet needs."""
+    pod = workload["spec"]["template"]["spec"]
+    yield from (each["name"] for each in pod.get("imagePullSecrets", ()))
+    yield from (each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each)
 
 
 def _check_ours(target: Path) -> None:
