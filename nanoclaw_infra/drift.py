@@ -97,8 +97,9 @@ def _differences(wanted: Any, found: Any, field: str) -> Iterator[tuple[str, str
 
 
 def _of_lists(wanted: Sequence[Any], found: Sequence[Any], field: str) -> Iterator[tuple[str, str, str]]:
+    # A volume is mounted more than once where groups share a claim, so the place goes before the name.
     key = next(
-        (key for key in ("name", "mountPath") if wanted and isinstance(wanted[0], dict) and key in wanted[0]), ""
+        (key for key in ("mountPath", "name") if wanted and isinstance(wanted[0], dict) and key in wanted[0]), ""
     )
     if not key:
         if len(wanted) != len(found):

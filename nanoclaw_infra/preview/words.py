@@ -20,11 +20,13 @@ _OF_GROUP: Final = {
     Purpose.GROUP: "files and memory of group",
     Purpose.IPC: "requests and follow-ups under way of group",
     Purpose.SESSIONS: "conversations of group",
+    Purpose.FOLDER: "conversations, files and memory of group",
 }
 _OF_ALL: Final = {
     Purpose.STORE: "the database: messages, answers and tasks of all groups",
     Purpose.DATA: "everything of all groups: conversations, files and memory",
     Purpose.GLOBAL: "the memory all groups share",
+    Purpose.USAGE: "what groups used of the model, and of today's budget",
     Purpose.PROJECT: "the project pushed for main's agent, which can be pushed again",
 }
 _HEADINGS: Final = {
@@ -33,6 +35,10 @@ _HEADINGS: Final = {
     "storage": "Storage",
     "network": "Network",
     "controller": "Controller",
+    "credentials": "Credentials",
+    "gateway": "Model gateway",
+    "openshift": "OpenShift",
+    "priorities": "Priorities",
     "guardrails": "Limits",
     "monitoring": "Monitoring",
 }
@@ -69,9 +75,10 @@ def holds(resource: Resource, code: Code) -> str:
 
 
 def _claim(name: str, folder: str | None) -> Claim | None:
-    known: list[Claim] = [claim for layout in Layout for claim in claims.installation_claims(layout)]
+    known = [claim for layout in Layout for claim in claims.installation_claims(layout)]
+    known += claims.gateway_claims()
     if folder is not None and names.folder_problem(folder) is None:
-        known += claims.group_claims(Layout.PER_TYPE, folder)
+        known += [claim for layout in Layout for claim in claims.group_claims(layout, folder)]
     return next((claim for claim in known if claim.name == name), None)
 
 

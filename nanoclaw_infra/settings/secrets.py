@@ -33,12 +33,13 @@ class StackSecrets:
         Raises StackRefused when one is not encrypted, is missing, or nobody would get it, or when credentials come
         from two sides.
         """
+        given = config.get_object(CREDENTIALS.partition(":")[2])
+        first = next(iter(given), wire.SECRET_KEYS[0]) if isinstance(given, dict) else wire.SECRET_KEYS[0]
         problems = [
             f"{key} is in the stack file as plain text; remove it and run `pulumi config set --secret {how}`"
-            for key, how in ((CREDENTIALS, f"--path {CREDENTIALS}.{wire.SECRET_KEYS[0]}"), (API_TOKEN, API_TOKEN))
+            for key, how in ((CREDENTIALS, f"--path {CREDENTIALS}.{first}"), (API_TOKEN, API_TOKEN))
             if pulumi.runtime.get_config(key) is not None and not pulumi.runtime.is_config_secret(key)
         ]
-        given = config.get_object(CREDENTIALS.partition(":")[2])
         if given is not None and not isinstance(given, dict):
             problems.append(f"{CREDENTIALS} is not a map; give one credential a key, with --path")
         else:

@@ -14,6 +14,8 @@ from nanoclaw_infra.preview import main
 from nanoclaw_infra.preview.command import review
 from nanoclaw_infra.preview.comment import LONGEST
 from nanoclaw_infra.preview.document import LARGEST
+from nanoclaw_runtime.contract import claims
+from nanoclaw_runtime.contract.claims import Layout
 
 RECORDED = Path(__file__).parent / "previews"
 SIGNATURE = "4dabf18193072939515e22adb298388d"
@@ -165,6 +167,23 @@ def test_whatever_is_retained_is_data_too(kind):
     made = told(document(step("delete", kind, "theirs", {}, flags={"retainOnDelete": True})))
 
     assert f"- **Let go**: `{kind}/theirs` (data this program knows nothing of)" in made.text
+
+
+@pytest.mark.parametrize(
+    "claim_of",
+    [
+        *(pytest.param(each, id=each.name) for layout in Layout for each in claims.installation_claims(layout)),
+        *(pytest.param(each, id=each.name) for layout in Layout for each in claims.group_claims(layout, "team")),
+        *(pytest.param(each, id=each.name) for each in claims.gateway_claims()),
+    ],
+)
+def test_what_every_claim_holds_is_known(claim_of):
+    tree = {"metadata": {"name": claim_of.name, "annotations": claims.claim_annotations(claim_of)}, **claim()}
+    made = told(document(step("delete", "PersistentVolumeClaim", claim_of.name, tree)))
+
+    assert made.status == 1
+    assert f"`PersistentVolumeClaim/{claim_of.name}` is deleted; it holds" in made.text
+    assert "knows nothing" not in made.text
 
 
 def test_a_changed_storage_class_is_told_in_plain_words():

@@ -265,7 +265,7 @@ def test_a_channel_has_its_token_from_the_stack_or_from_somebody_elses_secret(ch
         pytest.param({"nanoclaw:apiToken": "told"}, "nanoclaw:apiToken is in the stack file as plain text", id="token"),
         pytest.param(
             {"nanoclaw:credentials": {"ANTHROPIC_API_KEY": "sk"}},
-            "nanoclaw:credentials is in the stack file as plain text",
+            "nanoclaw:credentials is in the stack file as plain text.* --path nanoclaw:credentials.ANTHROPIC_API_KEY`",
             id="credentials",
         ),
         pytest.param(
