@@ -9,15 +9,16 @@ from nanoclaw_runtime.contract.claims import Layout
 from nanoclaw_runtime.contract.config import ControllerConfig, Groups, Pattern, Platform
 from nanoclaw_runtime.domain.model import SessionPlan, SessionRef
 from nanoclaw_runtime.manifests.job import agent_job
-from tests.infra.recording import CHECKOUT, configuration, manifests, record, settings
+from tests.infra import recording
+from tests.infra.recording import configuration, manifests, record, settings
 from tests.support.plans import EXTRA, SHAPES
 from tests.support.scc import PROJECT, REQUIRED, admit
 
 STACKS = [
     stack
-    for file in sorted((CHECKOUT / "stacks").glob("Pulumi.*.yaml"))
+    for stack in recording.STACKS
     # Folders of nodes are refused by restricted-v2, and so by the settings.
-    if settings(stack := file.stem.removeprefix("Pulumi."))["runtime"].get("pattern") != Pattern.NODELOCAL
+    if settings(stack)["runtime"].get("pattern") != Pattern.NODELOCAL
 ]
 
 

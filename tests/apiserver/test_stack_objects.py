@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Invalid, Target
-from tests.infra.recording import configuration, manifests, record
+from tests.infra.recording import STACKS, configuration, manifests, record
 
 pytestmark = pytest.mark.apiserver
 
 STRICT = [("dryRun", "All"), ("fieldValidation", "Strict")]
-STACKS = sorted(
-    path.name[len("Pulumi.") : -len(".yaml")] for path in (Path(__file__).parents[2] / "stacks").glob("Pulumi.*.yaml")
-)
 
 CUSTOM = {"external-secrets.io", "monitoring.coreos.com"}
 """API groups of operators; whether their objects are right is tested where their definitions are."""

@@ -26,6 +26,8 @@ from google.protobuf import json_format
 from pulumi.runtime import mocks
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+STACKS = sorted(file.stem for file in (Path(__file__).parent / "golden").glob("*.yaml"))
+"""The stacks of this project: each has a golden file. Others in the folder are somebody's own."""
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["nanoclaw_infra.installation", "pulumi.runtime.mocks"])

@@ -13,11 +13,7 @@ from nanoclaw_infra.needs import needs
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_runtime.cli import prerequisites_admission
 from nanoclaw_runtime.contract.needs import STACK_READERS, Kind, StackUnusable
-from tests.infra.recording import CHECKOUT, VARIABLES, configuration, manifests, record, settings
-
-STACKS = sorted(
-    path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in (CHECKOUT / "stacks").glob("*.yaml")
-)
+from tests.infra.recording import STACKS, VARIABLES, configuration, manifests, record, settings
 
 
 @pytest.fixture

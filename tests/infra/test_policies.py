@@ -10,9 +10,7 @@ import pytest
 from nanoclaw_infra.policies import POLICIES, violations
 from nanoclaw_infra.policies.declared import Declared, Stack
 from nanoclaw_runtime.contract import labels, names
-from tests.infra.recording import CHECKOUT, _blanked, configuration, record, settings
-
-STACKS = sorted(file.stem.removeprefix("Pulumi.") for file in (CHECKOUT / "stacks").glob("Pulumi.*.yaml"))
+from tests.infra.recording import STACKS, _blanked, configuration, record, settings
 
 
 def recorded(stack, changes=None):

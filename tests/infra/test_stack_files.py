@@ -13,10 +13,9 @@ from nanoclaw_infra.reference import SCHEMA
 from nanoclaw_infra.settings.file import read_stack
 from nanoclaw_infra.settings.refusals import StackRefused
 from nanoclaw_infra.settings.stack import StackSettings
-from tests.infra.recording import CHECKOUT, VARIABLES
+from tests.infra.recording import CHECKOUT, STACKS, VARIABLES
 
-FILES = sorted((CHECKOUT / "stacks").glob("Pulumi.*.yaml"), key=str)
-STACKS = [file.name[len("Pulumi.") : -len(".yaml")] for file in FILES]
+FILES = [CHECKOUT / "stacks" / f"Pulumi.{stack}.yaml" for stack in STACKS]
 SECURE = {"secure": "v1:AAAAAAAAAAAAAAAA:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}
 
 

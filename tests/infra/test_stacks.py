@@ -1,7 +1,7 @@
 """What every committed stack declares, as YAML to read in a review.
 
 `NANOCLAW_GOLDEN=write pytest tests/infra` writes the files anew; the difference is then reviewed
-like any other.
+like any other. A new stack starts with an empty file.
 """
 
 from __future__ import annotations
@@ -17,14 +17,9 @@ from nanoclaw_runtime.contract.claims import Purpose
 from nanoclaw_runtime.contract.config import ControllerConfig, RegistrationStorage
 from nanoclaw_runtime.contract.gateway import OPERATIONS_PORT
 from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, REGISTRATION_RULES
-from tests.infra import recording
-from tests.infra.recording import configuration, is_secret, manifests, record, settings
+from tests.infra.recording import STACKS, configuration, is_secret, manifests, record, settings
 
 GOLDEN = Path(__file__).parent / "golden"
-STACKS = sorted(
-    path.name.removeprefix("Pulumi.").removesuffix(".yaml")
-    for path in (recording.CHECKOUT / "stacks").glob("Pulumi.*.yaml")
-)
 
 
 class _Readable(yaml.SafeDumper):
