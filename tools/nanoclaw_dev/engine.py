@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ from nanoclaw_dev.progress import Step
 _RESOURCE = re.compile(r"^\s*\S{1,2}\s+(?P<type>[\w.]+:\S+)\s+(?P<name>\S+)\s+(?P<state>[a-z]+)")
 _LOCKED = "the stack is currently locked by"
 _HOLDER = re.compile(r"\(pid (\d+)\)")
+STRAYS_END = 5.0
+# Seconds a killed process may take to be gone.
 _INHERITED = ("HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 # And whatever names a proxy: a cloud cluster may only be reachable through one.
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -117,11 +120,13 @@ class Engine:
         if self.state is None:
             return
         ours = f"PULUMI_HOME={self.state / 'home'}".encode()
+        deadline = time.monotonic() + STRAYS_END
         with _exclusive(self.state / "lock"):
-            for process in Path("/proc").glob("[0-9]*"):
-                with contextlib.suppress(OSError):  # not ours, or gone meanwhile
-                    if ours in (process / "environ").read_bytes().split(b"\0"):
-                        os.kill(int(process.name), signal.SIGKILL)
+            while (strays := _processes_with(ours)) and time.monotonic() < deadline:
+                for process in strays:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+                time.sleep(0.02)  # the kernel takes a moment
 
     def environment(self) -> dict[str, str]:
         """Everything the engine sees of its surroundings."""
@@ -204,6 +209,16 @@ class Engine:
                     step.note(f"{finished} done, {match['state']} {match['type'].rsplit(':', 1)[-1]} {match['name']}")
         if process.returncode:
             raise EngineFailed(_failure(arguments[0], lines))
+
+
+def _processes_with(variable: bytes) -> list[int]:
+    """Who runs with this in the environment and is no zombie, whose environment is empty."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # not ours, or gone meanwhile
+            if variable in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+    return found
 
 
 @contextlib.contextmanager
