@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+
 import pytest
 
 from nanoclaw_dev import up
+from nanoclaw_dev.engine import Engine
+from nanoclaw_dev.engine_binaries import EngineBinaries
 from nanoclaw_dev.errors import SetupError
 from nanoclaw_dev.progress import Progress
 
@@ -13,3 +18,22 @@ def test_a_cluster_that_does_not_run_is_told_and_nothing_goes_to_the_shell(ask, 
     with pytest.raises(SetupError, match="`make up` first"):
         ask(Progress())
     assert capsys.readouterr().out == ""
+
+
+def test_a_shell_with_the_engines_environment_outlives_the_end_of_strays(tmp_path):
+    """As `make down` typed after `eval "$(make env)"`; an engine's own child is ended."""
+    cli = tmp_path / "pulumi"
+    cli.touch()
+    engine = Engine(EngineBinaries(cli, cli, "a test"), state=tmp_path / "state")
+    sleep = ["sleep", "60"]
+    with (
+        subprocess.Popen(sleep, env=engine.shell_environment()) as shell,
+        subprocess.Popen(sleep, env=engine.environment()) as stray,
+    ):
+        try:
+            engine.end_strays()
+            assert stray.wait(10) == -signal.SIGKILL
+            assert shell.poll() is None
+        finally:
+            shell.kill()
+            stray.kill()

@@ -34,6 +34,8 @@ _LOCKED = "the stack is currently locked by"
 _HOLDER = re.compile(r"\(pid (\d+)\)")
 STRAYS_END = 5.0
 # Seconds a killed process may take to be gone.
+_MARK = "NANOCLAW_ENGINE_STATE"
+# By which the processes of an engine are known, whoever of them started it.
 _INHERITED = ("HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 # And whatever names a proxy: a cloud cluster may only be reachable through one.
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -119,7 +121,7 @@ class Engine:
         """End what a killed engine of this state left running: its language host does not notice that it is alone."""
         if self.state is None:
             return
-        ours = f"PULUMI_HOME={self.state / 'home'}".encode()
+        ours = f"{_MARK}={self.state}".encode()
         deadline = time.monotonic() + STRAYS_END
         with _exclusive(self.state / "lock"):
             while (strays := _processes_with(ours)) and time.monotonic() < deadline:
@@ -142,6 +144,7 @@ class Engine:
         }
         sealed = {
             "KUBECONFIG": os.devnull,
+            _MARK: str(self.state),
             "PULUMI_HOME": str(home),
             "PULUMI_BACKEND_URL": f"file://{backend}",
             "PULUMI_CONFIG_PASSPHRASE": self.passphrase,
@@ -151,6 +154,10 @@ class Engine:
             "PULUMI_SUPPRESS_NEO_LINK": "1",
         }
         return inherited | dict(self.variables) | sealed
+
+    def shell_environment(self) -> dict[str, str]:
+        """The same for a person's shell, which is not ours to end."""
+        return {name: value for name, value in self.environment().items() if name != _MARK}
 
     def _command(self, *arguments: str) -> list[str]:
         return [str(self.binaries.cli), *arguments, "--non-interactive"]

@@ -101,7 +101,7 @@ def env(_: Progress) -> None:
     engine.init(STACK)
     programs = (str(binaries.cli.parent), str(Path(sys.executable).parent))
     wanted = {
-        **{name: value for name, value in engine.environment().items() if os.environ.get(name) != value},
+        **{name: value for name, value in engine.shell_environment().items() if os.environ.get(name) != value},
         "KUBECONFIG": str(cluster.kubeconfig),
         "PATH": os.pathsep.join(dict.fromkeys([*programs, *os.environ.get("PATH", "").split(os.pathsep)])),
     }
