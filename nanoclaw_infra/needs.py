@@ -13,6 +13,7 @@ from typing import Any, Final
 from nanoclaw_infra.discovery import EXTERNAL_SECRETS, SERVICE_MONITORS
 from nanoclaw_infra.namespace import pod_security
 from nanoclaw_infra.settings.file import read_stack
+from nanoclaw_infra.settings.network import API_SERVER_PORTS
 from nanoclaw_infra.settings.refusals import StackRefused
 from nanoclaw_infra.settings.rules import declared_claims
 from nanoclaw_infra.settings.stack import StackSettings
@@ -20,6 +21,7 @@ from nanoclaw_infra.settings.storage import ONE_NODE, ONE_POD, StorageClassSetti
 from nanoclaw_infra.settings.told import AGENT_PRIORITY, CONTROLLER_PRIORITY, priority_class, told
 from nanoclaw_runtime.contract.config import Pattern, Platform, Scheduling
 from nanoclaw_runtime.contract.needs import (
+    ApiServerNeed,
     ClaimNeed,
     CustomKinds,
     Feature,
@@ -95,8 +97,14 @@ def needs(stack: str, settings: StackSettings) -> Needs:
         made_class=None if made is None else _storage_class(made),
         made_priorities=_priorities(settings),
         one_node_provisioners=ONE_NODE,
+        api_server=_api_server(settings) if settings.network.enabled else None,
         dns_namespace=settings.network.dns_namespace if settings.network.enabled else None,
     )
+
+
+def _api_server(settings: StackSettings) -> ApiServerNeed:
+    named = settings.network.api_server
+    return ApiServerNeed((), API_SERVER_PORTS) if named is None else ApiServerNeed(named.cidrs, named.ports)
 
 
 def _kinds(settings: StackSettings) -> Iterator[Kind]:

@@ -15,15 +15,13 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.namespace import Namespace
-from nanoclaw_infra.settings.network import ANTHROPIC, HTTPS, TELEGRAM, ApiServer, Peer
+from nanoclaw_infra.settings.network import ANTHROPIC, API_SERVER_PORTS, HTTPS, TELEGRAM, ApiServer, Peer
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_runtime.contract import gateway, labels, names
 from nanoclaw_runtime.contract.config import Platform
 
 DNS_PORTS: Final = (53, 5353)
 """Of the DNS pods, not of their Service; OpenShift's listen on the second."""
-API_SERVER_PORTS: Final = (443, 6443)
-"""Where API servers are found, when nobody says where this one is."""
 HOST_NETWORK: Final = {"policy-group.network.openshift.io/host-network": ""}
 """Whatever uses a node's network, as OpenShift's plug-in knows it: pods see another address than the node's."""
 

@@ -16,6 +16,8 @@ TELEGRAM: Final = ("149.154.160.0/20", "91.108.4.0/22", "2001:67c:4e8::/48")
 METADATA: Final = ("169.254.169.254/32", "fd00:ec2::254/128")
 """Where clouds hand out a node's credentials to whoever asks."""
 HTTPS: Final = (443,)
+API_SERVER_PORTS: Final = (443, 6443)
+"""Where API servers are found, when nobody says where this one is."""
 
 
 def _valid_cidr(text: str) -> str:

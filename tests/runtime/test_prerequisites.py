@@ -31,7 +31,16 @@ from nanoclaw_runtime.contract.config import (
     Resources,
     Scheduling,
 )
-from nanoclaw_runtime.contract.needs import ClaimNeed, CustomKinds, Feature, Kind, Needs, SecretNeed, Workload
+from nanoclaw_runtime.contract.needs import (
+    ApiServerNeed,
+    ClaimNeed,
+    CustomKinds,
+    Feature,
+    Kind,
+    Needs,
+    SecretNeed,
+    Workload,
+)
 from nanoclaw_runtime.kube.errors import Forbidden, Invalid, Target
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -154,6 +163,25 @@ JUDGED = [
     pytest.param(cluster.custom_kinds(CUSTOM, {"v1": ["others"]}), BAD, "lacks things", id="kind missing"),
     pytest.param(cluster.custom_kinds(CUSTOM, {"v1beta1": ["things"]}), GOOD, "things in v1beta1", id="older operator"),
     # DNS and network
+    pytest.param(
+        cluster.api_server(ApiServerNeed((), (443, 6443)), [("10.0.0.1", 6443)]), GOOD, "10.0.0.1:6443", id="API server"
+    ),
+    pytest.param(
+        cluster.api_server(ApiServerNeed((), (443, 6443)), [("10.0.0.1", 16443)]),
+        BAD,
+        "set network.apiServer to {cidrs: [10.0.0.1/32], ports: [16443]}",
+        id="API server at a port nobody opens",
+    ),
+    pytest.param(
+        cluster.api_server(ApiServerNeed(("10.0.0.0/31",), (6443,)), [("10.0.0.1", 6443), ("10.0.0.2", 6443)]),
+        BAD,
+        "it is at 10.0.0.1:6443, 10.0.0.2:6443, where the network policies do not let",
+        id="one of the API servers is not opened",
+    ),
+    pytest.param(
+        cluster.api_server(ApiServerNeed(("10.0.0.0/24",), (6443,)), [("10.0.0.1", 6443)]), GOOD, "", id="named"
+    ),
+    pytest.param(cluster.api_server(ApiServerNeed((), (443,)), []), DOUBTFUL, "nothing is behind", id="nothing there"),
     pytest.param(cluster.dns(DNS, [], None), BAD, "no namespace has kubernetes.io/metadata.name", id="no DNS there"),
     pytest.param(cluster.dns(DNS, ["kube-system"], None), BAD, "no Service at port 53", id="no DNS service"),
     pytest.param(cluster.dns(DNS, ["kube-system"], 0), BAD, "has nothing behind it", id="DNS is down"),

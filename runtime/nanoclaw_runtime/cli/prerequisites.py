@@ -125,6 +125,12 @@ async def _custom(client: KubeClient, needs: Needs) -> list[Finding]:
     ]
 
 
+async def _api_server(client: KubeClient, needs: Needs) -> list[Finding]:
+    if needs.api_server is None:
+        return [doctor.skipped("API server's address", "the stack makes no policies that could close it off")]
+    return [cluster.api_server(needs.api_server, await asked.behind(client, "default", "kubernetes"))]
+
+
 async def _dns(client: KubeClient, needs: Needs) -> list[Finding]:
     if needs.dns_namespace is None:
         return [doctor.skipped("DNS", "the stack makes no policies that could cut it off")]
@@ -200,6 +206,7 @@ _CLUSTER: Final[tuple[tuple[str, Look], ...]] = (
     (rights.CHECK, _rights),
     ("storage class", _storage),
     ("custom resources", _custom),
+    ("API server's address", _api_server),
     ("DNS", _dns),
     ("network policies", _policies),
 )

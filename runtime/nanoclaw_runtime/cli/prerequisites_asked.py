@@ -88,6 +88,18 @@ async def ready(client: KubeClient, namespace: str, service: str) -> int:
     )
 
 
+async def behind(client: KubeClient, namespace: str, service: str) -> list[tuple[str, int]]:
+    """Address and port of everything behind a Service."""
+    slices = await client.list(ENDPOINT_SLICES, namespace=namespace, labels=f"kubernetes.io/service-name={service}")
+    return [
+        (address, port["port"])
+        for each in slices
+        for endpoint in each.get("endpoints") or ()
+        for address in endpoint["addresses"]
+        for port in each.get("ports") or ()
+    ]
+
+
 async def served_at(client: KubeClient) -> datetime | None:
     """The API server's time, in whole seconds; None when something in between leaves it out."""
     async with client.stream("GET", "/version", Target("get", "version")) as response:

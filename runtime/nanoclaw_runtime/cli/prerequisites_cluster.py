@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from nanoclaw_runtime.cli.doctor import Finding, Object, doubtful, failed, good, numbers_of, skipped
 from nanoclaw_runtime.contract import labels
 from nanoclaw_runtime.contract.config import Platform
-from nanoclaw_runtime.contract.needs import CustomKinds, Feature, Needs, Version
+from nanoclaw_runtime.contract.needs import ApiServerNeed, CustomKinds, Feature, Needs, Version
 
 SKEW: Final = timedelta(seconds=10)
 """Beyond it, times that are compared across machines mislead; the API server tells whole seconds."""
@@ -128,6 +129,29 @@ def custom_kinds(wanted: CustomKinds, served: Mapping[str, Iterable[str]]) -> Fi
     if missing:
         return failed(check, f"lacks {', '.join(sorted(missing))}", remedy)
     return good(check, f"{', '.join(wanted.plurals)} in {known[0]}")
+
+
+def api_server(wanted: ApiServerNeed, found: Sequence[tuple[str, int]]) -> Finding:
+    """Whether the policies let the controller reach it; `found` is what is behind the Service `kubernetes`."""
+    check = "API server's address"
+    ranges = [ip_network(cidr) for cidr in wanted.cidrs]
+    closed = [
+        (address, port)
+        for address, port in found
+        if port not in wanted.ports or (ranges and not any(ip_address(address) in each for each in ranges))
+    ]
+    told = ", ".join(f"{address}:{port}" for address, port in found)
+    if not found:
+        return doubtful(check, "nothing is behind the Service `kubernetes`", "see that network.apiServer has it")
+    if closed:
+        cidrs = ", ".join(sorted({f"{address}/{ip_address(address).max_prefixlen}" for address, _ in found}))
+        ports = ", ".join(sorted({str(port) for _, port in found}))
+        return failed(
+            check,
+            f"it is at {told}, where the network policies do not let the controller",
+            f"set network.apiServer to {{cidrs: [{cidrs}], ports: [{ports}]}}",
+        )
+    return good(check, f"{told}, which the controller may reach")
 
 
 def dns(wanted: Mapping[str, str], namespaces: Sequence[str], ready: int | None) -> Finding:

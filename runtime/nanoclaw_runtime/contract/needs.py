@@ -105,6 +105,15 @@ class SecretNeed:
 
 
 @dataclass(frozen=True)
+class ApiServerNeed:
+    """What the controller may reach of the API server, as pods see it behind the Service `kubernetes`."""
+
+    cidrs: tuple[str, ...]
+    """Anywhere when there are none."""
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Needs:
     """Everything a stack asks of its cluster."""
 
@@ -134,6 +143,8 @@ class Needs:
     """PriorityClasses the stack makes."""
     one_node_provisioners: tuple[str, ...] = ()
     """Provisioners whose volumes are mounted by one node at a time."""
+    api_server: ApiServerNeed | None = None
+    """Where the network policies let the controller find the API server; None when the stack makes no policies."""
     dns_namespace: Mapping[str, str] | None = None
     """Labels by which the network policies find cluster DNS; None when the stack makes no policies."""
     amounts: Mapping[str, Decimal] = field(init=False)
