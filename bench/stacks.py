@@ -65,9 +65,9 @@ for group in settings["groups"]:
 
 
 WHERE = """\
-What the program and the bare API take is little; a large first `up` is nearly all engine. It writes the whole state before
-and after each object, which grows with the square of their number; a group's component is one entry more, the difference
-to the flat program. With `layout: shared` a group is a line in one ConfigMap, with `per-group` one claim.
+What the program and the bare API take is little; a large first `up` is nearly all engine. It writes the whole state
+before and after each object, which grows with the square of their number; a group's component is one entry more, the
+difference to the flat program. With `layout: shared` a group is a line in one ConfigMap, with `per-group` one claim.
 """
 
 

@@ -169,7 +169,7 @@ JUDGED = [
     pytest.param(
         cluster.api_server(ApiServerNeed((), (443, 6443)), [("10.0.0.1", 16443)]),
         BAD,
-        "set network.apiServer to {cidrs: [10.0.0.1/32], ports: [16443]}",
+        "it is at 10.0.0.1:16443, where the network policies do not let",
         id="API server at a port nobody opens",
     ),
     pytest.param(
