@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field
 
-from nanoclaw_runtime.contract.config import Resources, Scheduling
+from nanoclaw_runtime.contract.config import ContractModel, Resources, Scheduling
 from nanoclaw_runtime.contract.quantities import Quantity
 
 _NAME: Final = r"([a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+|[a-z0-9._-]+)"
@@ -33,17 +32,8 @@ FILLED_IN: Final = {
 """What the controller is told of other parts of the settings; in `runtime` nobody writes it."""
 
 
-class Settings(BaseModel):
+class Settings(ContractModel):
     """A part of a stack's settings: camelCase in the file, frozen, and nothing that is not known."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
 
 
 def valid_image(reference: str) -> str:
