@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from nanoclaw_runtime.contract.config import Transport
 from nanoclaw_runtime.contract.layout import session_input_dir
 from nanoclaw_runtime.contract.wire import ContainerOutput, OutputStatus
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
-from nanoclaw_runtime.domain.model import AgentOutput, SessionRef, SessionSpec
+from nanoclaw_runtime.domain.model import AgentOutput, SessionPlan, SessionRef, SessionSpec
 
 EXITED = "exited"
 
@@ -25,6 +26,8 @@ class FakeAgent:
     stdin: dict[str, object]
     tree: Path
     said: list[ContainerOutput] = field(default_factory=list)
+    parked: str | None = None
+    transport: Transport = Transport.VOLUME
     exit_code: int | None = None
     stopped: bool = False
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -117,6 +120,12 @@ class FakeBackend:
         agent = FakeAgent(ref, json.loads(spec.stdin), self.tree)
         await self.add(agent)
         return agent
+
+    async def prepare(self, plan: SessionPlan) -> FakeAgent | None:
+        return None
+
+    def waits(self, session: str) -> bool | None:
+        return None
 
     async def add(self, agent: FakeAgent) -> None:
         async with self._started:

@@ -6,14 +6,27 @@ from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Protocol
 
-from nanoclaw_runtime.domain.model import AgentOutput, SessionRef, SessionSpec
+from nanoclaw_runtime.contract.config import Transport
+from nanoclaw_runtime.domain.model import AgentOutput, SessionPlan, SessionRef, SessionSpec
 
 
 class RunningSession(Protocol):
     """An agent that has its input, or is about to have ended."""
 
     @property
-    def ref(self) -> SessionRef: ...
+    def ref(self) -> SessionRef:
+        """Which session. Of one that was parked and found again, the kind is not known: it is `messages` then."""
+        ...
+
+    @property
+    def parked(self) -> str | None:
+        """The fingerprint of the plan it was parked with; None for one that was started for its message."""
+        ...
+
+    @property
+    def transport(self) -> Transport:
+        """How its messages reach it, which the controller's settings may have changed since."""
+        ...
 
     def outputs(self, skip: int = 0) -> AsyncGenerator[AgentOutput]:
         """The outputs in order, from ordinal `skip` on; ends when the agent has exited with 0.
@@ -38,13 +51,29 @@ class Backend(Protocol):
     async def start(self, spec: SessionSpec) -> RunningSession:
         """Start a session; returns when its agent has the whole input and stdin is closed.
 
-        Waits for a predecessor of the same group to be gone. Leaves nothing behind when it
-        raises SessionFailed or is cancelled.
+        The pod that was prepared for this very session is used when it is made of the same plan and
+        can still be reached, and replaced otherwise. Waits for a predecessor of the same group to be
+        gone. Leaves nothing behind when it raises SessionFailed or is cancelled.
+        """
+        ...
+
+    async def prepare(self, plan: SessionPlan) -> RunningSession | None:
+        """Park an agent: make its pod, without any input, for a later `start` of the same session.
+
+        Returns when the pod is asked for, not when it waits; `stop` takes it away again. None where
+        there is nothing to prepare. Only when the group has no session. Raises SessionFailed.
+        """
+        ...
+
+    def waits(self, session: str) -> bool | None:
+        """Whether the parked agent of the session has compiled and waits for its input, as far as is known.
+
+        None when there is no such pod, or it will not wait any more: it ended, or is being deleted.
         """
         ...
 
     async def running(self) -> list[RunningSession]:
-        """Every session that is alive or has ended a short while ago, whoever started it.
+        """Every session that is alive or has ended a short while ago, whoever started it; parked ones, too.
 
         Used to adopt after a restart. Whether an agent ever got its input cannot be seen from
         outside: the caller knows from its own records, and stops (with no grace) those that

@@ -22,7 +22,7 @@ from nanoclaw_runtime.backends.docker_session import DockerSession
 from nanoclaw_runtime.backends.to_the_end import to_the_end
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.domain.errors import SessionFailed
-from nanoclaw_runtime.domain.model import SessionKind, SessionRef, SessionSpec
+from nanoclaw_runtime.domain.model import SessionKind, SessionPlan, SessionRef, SessionSpec
 from nanoclaw_runtime.ipc.bind_mounts import make_ready
 from nanoclaw_runtime.kube.deadline import Deadline
 from nanoclaw_runtime.manifests.docker import DockerHost, agent_run, bind_mounts, container_name
@@ -85,6 +85,12 @@ class DockerBackend:
             elif container.status != "removing":
                 sessions.append(DockerSession(self._docker, ref, container.name, release=self._release))
         return sessions
+
+    async def prepare(self, plan: SessionPlan) -> None:
+        """See `Backend.prepare`: nothing is parked on a Docker host, where a start is quick and nobody shares nodes."""
+
+    def waits(self, session: str) -> None:
+        """See `Backend.waits`."""
 
     async def _start(self, spec: SessionSpec, deadline: Deadline) -> DockerSession:
         ref, name = spec.plan.ref, container_name(spec.plan)

@@ -19,6 +19,7 @@ import structlog
 from nanoclaw_runtime.backends import docker_diagnosis as diagnosis
 from nanoclaw_runtime.backends.docker_client import Client, DockerClient, DockerFailed, EngineAway, State
 from nanoclaw_runtime.backends.reading import Reading
+from nanoclaw_runtime.contract.config import Transport
 from nanoclaw_runtime.domain.errors import SessionFailed
 from nanoclaw_runtime.domain.model import AgentOutput, SessionRef
 from nanoclaw_runtime.kube.retry import pause
@@ -55,6 +56,16 @@ class DockerSession:
     @property
     def ref(self) -> SessionRef:
         return self._ref
+
+    @property
+    def parked(self) -> None:
+        """See `RunningSession.parked`: on a Docker host nothing is."""
+        return None
+
+    @property
+    def transport(self) -> Transport:
+        """See `RunningSession.transport`: host and agents share their folders."""
+        return Transport.VOLUME
 
     async def outputs(self, skip: int = 0) -> AsyncGenerator[AgentOutput]:
         """See `RunningSession.outputs`."""

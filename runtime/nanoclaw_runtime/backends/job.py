@@ -73,6 +73,12 @@ class JobBackend:
                 sessions.append(JobSession(self._pods, ref, job.metadata.uid))
         return sessions
 
+    async def prepare(self, plan: SessionPlan) -> None:
+        """See `Backend.prepare`."""
+
+    def waits(self, session: str) -> None:
+        """See `Backend.waits`."""
+
     async def _start(self, spec: SessionSpec) -> JobSession:
         ref = spec.plan.ref
         deadline = Deadline.after(spec.plan.config.start_timeout)

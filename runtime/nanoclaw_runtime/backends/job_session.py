@@ -18,6 +18,7 @@ import structlog
 from nanoclaw_runtime.backends.agent_pods import LOOK_AGAIN, LOOK_AGAIN_AT_MOST, AgentPods, over, over_or_gone
 from nanoclaw_runtime.backends.reading import Reading
 from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.contract.config import Transport
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
 from nanoclaw_runtime.domain.model import AgentOutput, SessionRef
 from nanoclaw_runtime.kube import diagnose
@@ -52,6 +53,16 @@ class JobSession:
     @property
     def ref(self) -> SessionRef:
         return self._ref
+
+    @property
+    def parked(self) -> str | None:
+        """See `RunningSession.parked`."""
+        return None
+
+    @property
+    def transport(self) -> Transport:
+        """See `RunningSession.transport`."""
+        return Transport.VOLUME
 
     async def outputs(self, skip: int = 0) -> AsyncGenerator[AgentOutput]:
         """See `RunningSession.outputs`."""

@@ -68,6 +68,26 @@ RUNS: Final = frozenset({Pattern.JOB, Pattern.DOCKER})
 """Patterns this version's controller can run; of the others there is what the platform declares, and no more."""
 
 
+class Transport(StrEnum):
+    """How follow-ups, requests and snapshots pass between the controller and an agent on a cluster."""
+
+    VOLUME = "volume"
+    """As files on volumes that both mount: ReadWriteMany, or all pods on the controller's node."""
+    BRIDGE = "bridge"
+    """As files in the agent's pod, kept equal with the controller's by a container beside the agent; the controller
+    mounts nothing of any group, so claims may be ReadWriteOnce or ReadWriteOncePod on any node."""
+
+
+class Warm(StrEnum):
+    """Whether a group's agent is started before its message."""
+
+    AUTO = "auto"
+    """While the group is used, or a task of it is near, and the budget of `parking` has room."""
+    ALWAYS = "always"
+    """Before all others, whenever the budget has room."""
+    NEVER = "never"
+
+
 class Placement(StrEnum):
     """Where agents' pods may run."""
 
@@ -209,6 +229,12 @@ class GroupSpec(ContractModel):
     """Who goes first when groups wait for a place."""
     container_config: ContainerConfig = ContainerConfig()
     """What its agents have beyond the others."""
+    pattern: Literal[Pattern.JOB, Pattern.STATEFULSET] | None = None
+    """Where this group's agents run, when not as the stack says; a change takes effect with the next session."""
+    warm: Warm = Warm.AUTO
+    """Whether its agent is started before its message."""
+    ephemeral: bool = False
+    """With the pattern `nodelocal`: whether the group may begin anew, empty, elsewhere when its node is gone."""
 
     @model_validator(mode="after")
     def _default_jid(self) -> Self:
@@ -364,6 +390,33 @@ class RegistrationStorage(ContractModel):
     """Of each claim a group has."""
 
 
+class ParkingSettings(ContractModel):
+    """Agents that are started before their message: compiled, waiting for their input, with no secret in them.
+
+    A parked pod keeps what an agent requests, and uses a few megabytes of it.
+    """
+
+    pods: int | None = Field(default=None, ge=0, le=1000)
+    """Most pods parked at the same time; 0 parks none. Left out: none with the pattern `job` and `nodelocal`, as many
+    as `maxConcurrentSessions` with `statefulset`."""
+    memory: Quantity | None = None
+    """What all parked pods together may request; no bound of its own when it is left out."""
+    recent: float = Field(default=3600, gt=0)
+    """Seconds after its last message for which a group is worth a parked pod; then it scales to zero."""
+    ahead: float = Field(default=300, ge=0)
+    """Seconds before a scheduled task from which its group is worth one."""
+
+
+class NodelocalSettings(ContractModel):
+    """The pattern `nodelocal`: which node has which group."""
+
+    gone_after: float = Field(default=300, ge=5)
+    """Seconds a node's controller may be silent until its groups are looked at: those that may be are given to others,
+    the rest is reported."""
+    shared: bool = False
+    """Whether `nodeRoot` is the same folder on every node (a network file system): groups then move with their data."""
+
+
 class ControllerConfig(ContractModel):
     """Everything the controller is told by the stack except groups and secrets."""
 
@@ -373,6 +426,17 @@ class ControllerConfig(ContractModel):
     layout: Layout = Layout.PER_TYPE
     agent: AgentSettings
     """The agents' image and what each of its sessions may use."""
+    transport: Transport = Transport.VOLUME
+    """How messages reach agents that run: by shared volumes, or by a container beside each agent."""
+    parking: ParkingSettings = ParkingSettings()
+    """Agents that are started before their message."""
+    nodelocal: NodelocalSettings = NodelocalSettings()
+    """Which node has which group, with the pattern `nodelocal`."""
+    switch_deadline: float = Field(default=600, ge=0)
+    """Seconds that sessions which began under another `transport` may go on after a change; idle ones end at once."""
+    fix_permissions: bool = False
+    """Whether each pod first gives its volumes to uid 1000, as root: for volumes whose driver ignores fsGroup, as
+    `nanoclaw doctor` finds them. Pod Security `restricted` and OpenShift refuse it."""
     placement: Placement = Placement.ANYWHERE
     """Where agents' pods may run: `controller-node` where their claims are ReadWriteOnce."""
     node_root: str = Field(default="/var/lib/nanoclaw", pattern=r"^/[^\s]*[^\s/]$")
@@ -416,6 +480,34 @@ class ControllerConfig(ContractModel):
     def silence_limit(self) -> float:
         """Seconds; NanoClaw's hard timeout, restarted by every output."""
         return max(self.session_timeout, self.idle_timeout + 30)
+
+    @property
+    def parked_pods(self) -> int:
+        """Most pods that are parked at the same time."""
+        if self.parking.pods is not None:
+            return self.parking.pods
+        return self.max_concurrent_sessions if self.pattern is Pattern.STATEFULSET else 0
+
+    def of(self, group: GroupSpec) -> ControllerConfig:
+        """As it is for one group, which may have a pattern of its own."""
+        if group.pattern is None or not self.pattern.has_claims:
+            return self
+        return self.model_copy(update={"pattern": group.pattern})
+
+    @model_validator(mode="after")
+    def _bridged(self) -> Self:
+        if self.transport is Transport.VOLUME or self.pattern is Pattern.DOCKER:
+            return self
+        if self.pattern is Pattern.NODELOCAL:
+            raise ValueError(
+                "the pattern 'nodelocal' has its files on the controller's own node; write transport 'volume'"
+            )
+        if self.layout is Layout.SHARED:
+            raise ValueError(
+                "with the layout 'shared' all pods mount one ReadWriteMany claim, which 'bridge' is there to avoid; "
+                "write transport 'volume', or layout 'per-group'"
+            )
+        return self
 
 
 class Groups(ContractModel):

@@ -13,6 +13,7 @@ from typing import Final
 
 from nanoclaw_runtime.contract import names, wire
 from nanoclaw_runtime.contract.claims import Layout, Purpose
+from nanoclaw_runtime.contract.config import Transport
 
 TREE: Final = PurePosixPath("/nanoclaw")
 """Root of the tree in the controller's pod."""
@@ -21,6 +22,8 @@ STORE_DIR: Final = "store"
 GLOBAL_DIR: Final = "groups/global"
 PROJECT_DIR: Final = "project"
 
+BRIDGED_DIR: Final = "data"
+"""With the transport `bridge`: folder of the tree, and of the store claim, with what is on its way."""
 DATABASE_FILE: Final = "controller.db"
 
 
@@ -59,23 +62,28 @@ class Mount:
     read_only: bool = False
 
 
-def agent_mounts(layout: Layout, folder: str, session: str) -> tuple[Mount, ...]:
+def agent_mounts(
+    layout: Layout, folder: str, session: str, transport: Transport = Transport.VOLUME
+) -> tuple[Mount, ...]:
     """What the agent of a session sees, as NanoClaw v1 mounts it; the project only for main, global for the others.
 
-    Follow-ups come from a folder of the session's own, so that those of another never reach it.
+    Follow-ups come from a folder of the session's own, so that those of another never reach it. With the transport
+    `bridge` the claims are those of the group alone: project and global are carried into its pod.
     """
     group, ipc, sessions = _places(layout, folder)
-    if folder == names.MAIN_FOLDER:
-        role = Mount(*_own(layout, names.PROJECT_CLAIM, PROJECT_DIR).at("/workspace/project"), read_only=True)
-    else:
-        role = Mount(*_own(layout, names.GLOBAL_CLAIM, GLOBAL_DIR).at("/workspace/global"), read_only=True)
-    return (
+    own = (
         Mount(*group.at("/workspace/group")),
         Mount(*ipc.at("/workspace/ipc")),
         Mount(*ipc.below(f"{SESSION_INPUTS}/{session}").at(f"/workspace/ipc/{wire.INPUT_DIR}")),
         Mount(*sessions.at(f"{wire.AGENT_HOME}/.claude")),
-        role,
     )
+    if transport is Transport.BRIDGE:
+        return own
+    if folder == names.MAIN_FOLDER:
+        role = Mount(*_own(layout, names.PROJECT_CLAIM, PROJECT_DIR).at("/workspace/project"), read_only=True)
+    else:
+        role = Mount(*_own(layout, names.GLOBAL_CLAIM, GLOBAL_DIR).at("/workspace/global"), read_only=True)
+    return (*own, role)
 
 
 @dataclass(frozen=True)
@@ -109,8 +117,14 @@ def _own(layout: Layout, claim: str, directory: str) -> _Place:
     return _Place(names.DATA_CLAIM, directory) if layout is Layout.SHARED else _Place(claim)
 
 
-def controller_mounts(layout: Layout, folders: Iterable[str]) -> tuple[Mount, ...]:
-    """What the controller mounts so that the whole tree is below `TREE`; order is stable."""
+def controller_mounts(
+    layout: Layout, folders: Iterable[str], transport: Transport = Transport.VOLUME
+) -> tuple[Mount, ...]:
+    """What the controller mounts so that the whole tree is below `TREE`; order is stable.
+
+    With the transport `bridge` that is only what is the installation's own: of the groups, the tree then has only what
+    is on its way, on the store's claim.
+    """
     store = Mount(names.STORE_CLAIM, str(TREE / STORE_DIR))
     if layout is Layout.SHARED:
         return (Mount(names.DATA_CLAIM, str(TREE)), store)
@@ -119,6 +133,8 @@ def controller_mounts(layout: Layout, folders: Iterable[str]) -> tuple[Mount, ..
         Mount(names.PROJECT_CLAIM, str(TREE / PROJECT_DIR)),
         Mount(names.GLOBAL_CLAIM, str(TREE / GLOBAL_DIR)),
     ]
+    if transport is Transport.BRIDGE:
+        return (*mounts, Mount(names.STORE_CLAIM, str(TREE / BRIDGED_DIR), sub_path=BRIDGED_DIR))
     for folder in sorted(folders):
         directories = (group_dir(folder), ipc_dir(folder), sessions_dir(folder))
         places = _places(layout, folder)

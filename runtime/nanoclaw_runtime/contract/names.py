@@ -53,6 +53,17 @@ GATEWAY_KEY: Final = "nanoclaw-gateway-key"
 """Secret with the key the controller signs the agents' placeholders with and the gateway checks them by."""
 GATEWAY_KEY_KEY: Final = "key"
 GATEWAY_PORT: Final = 8081
+BRIDGE: Final = "bridge"
+"""The container beside an agent, and the controller's port, that carry files with the transport `bridge`."""
+BRIDGE_PORT: Final = 8443
+BRIDGE_AUDIENCE: Final = "nanoclaw-bridge"
+"""What the token of that container is for; good for nothing else."""
+TOKEN_REVIEWER: Final = "nanoclaw-token-reviewer"  # noqa: S105
+"""ClusterRole of the controller with the transport `bridge`; its name carries the namespace behind it."""
+MEMBER_LEASE_PREFIX: Final = "nanoclaw-member-"
+"""Leases by which the controllers of the pattern `nodelocal` show that they live; one a node."""
+ASSIGNER_LEASE: Final = "nanoclaw-assigner"
+"""Lease of the one of them that assigns groups to nodes."""
 ASSIGNMENTS_CONFIG: Final = "nanoclaw-group-assignments"
 """ConfigMap with the node of each group, of the pattern `nodelocal`."""
 
@@ -104,6 +115,11 @@ STORE_CLAIM: Final = "nanoclaw-store"
 """The controller's database."""
 DATA_CLAIM: Final = "nanoclaw-data"
 """The one claim of the `shared` layout."""
+
+
+def stateful_set(folder: str) -> str:
+    """The StatefulSet of a group, whose pod is `…-0`."""
+    return f"nanoclaw-{slug(folder)}"
 
 
 def job(folder: str, session: str) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import ControllerConfig, Pattern
+from nanoclaw_runtime.contract.config import ControllerConfig, Transport
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,28 @@ STATEFULSET_RULES: Final = (
     Rule(
         "apps",
         ("statefulsets",),
-        ("create", "get", "list", "watch", "patch", "delete"),
+        ("create", "get", "list", "patch", "delete"),
         "one set a group, scaled between 0 and 1",
     ),
-    Rule("", ("pods",), ("delete",), "a session's pod is replaced in the background"),
 )
-"""Beyond `CONTROLLER_RULES`, with the pattern `statefulset`."""
+"""Beyond `CONTROLLER_RULES`, where groups have claims: each may choose, and what another choice left is removed."""
+
+BRIDGE_RULES: Final = (Rule("authentication.k8s.io", ("tokenreviews",), ("create",), "who speaks for an agent's pod"),)
+"""Of the whole cluster, with the transport `bridge`: reviewing tokens belongs to no namespace."""
 
 NODELOCAL_RULES: Final = (
     Rule("coordination.k8s.io", ("leases",), ("create", "get", "update"), "one member assigns groups to nodes"),
-    Rule("", ("configmaps",), ("get", "update"), "which node has which group", (names.ASSIGNMENTS_CONFIG,)),
+    Rule("coordination.k8s.io", ("leases",), ("list",), "which nodes have a controller that lives"),
+    Rule(
+        "",
+        ("configmaps",),
+        ("get", "list", "watch", "update"),
+        "which node has which group",
+        (names.ASSIGNMENTS_CONFIG,),
+    ),
     Rule("", ("configmaps",), ("create",), "the first of those records"),
 )
 """Beyond `CONTROLLER_RULES`, with the pattern `nodelocal`."""
-
-_PATTERN_RULES: Final = {Pattern.STATEFULSET: STATEFULSET_RULES, Pattern.NODELOCAL: NODELOCAL_RULES}
 
 REGISTRATION_RULES: Final = (
     Rule("", ("persistentvolumeclaims",), ("create",), "the claims of a group that is added at run time"),
@@ -64,4 +71,10 @@ REGISTRATION_RULES: Final = (
 def controller_rules(config: ControllerConfig) -> tuple[Rule, ...]:
     """What a controller with these settings needs, the whole of its Role."""
     makes_claims = config.registration and config.layout is not Layout.SHARED and config.pattern.has_claims
-    return CONTROLLER_RULES + _PATTERN_RULES.get(config.pattern, ()) + (REGISTRATION_RULES if makes_claims else ())
+    pattern = STATEFULSET_RULES if config.pattern.has_claims else NODELOCAL_RULES
+    return CONTROLLER_RULES + pattern + (REGISTRATION_RULES if makes_claims else ())
+
+
+def controller_cluster_rules(config: ControllerConfig) -> tuple[Rule, ...]:
+    """What it needs of the whole cluster, the whole of its ClusterRole; usually nothing."""
+    return BRIDGE_RULES if config.transport is Transport.BRIDGE and config.pattern.has_claims else ()

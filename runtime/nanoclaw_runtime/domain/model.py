@@ -32,6 +32,10 @@ class SessionPlan:
     config: ControllerConfig
     extra: tuple[ExtraMount, ...] = ()
     """The additional mounts its group may have, as `contract.mounts` judged them."""
+    parked: bool = False
+    """Whether its pod is made before there is a message: it says so on itself, and when its agent waits for input."""
+    node: str | None = None
+    """The one node it has to run on; wherever the scheduler likes when it is None."""
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,16 @@ _OUR_NAME: Final = re.compile(rf"[0-9]+-[0-9a-z]{{4}}\.json({re.escape(ASIDE)})?
 _BASE36 = string.digits + string.ascii_lowercase
 
 
+def _nobody() -> None:
+    """Nobody has to know."""
+
+
 class Mailbox:
     """What one session of a group is told after its start."""
 
-    def __init__(self, tree: Path, folder: str, session: str) -> None:
+    def __init__(self, tree: Path, folder: str, session: str, *, changed: Callable[[], None] = _nobody) -> None:
+        """`changed` is called whenever there is something new in the folder for the agent."""
+        self._changed = changed
         self._root = tree / layout.ipc_dir(folder)
         self._session = session
         self._last_name = 0
@@ -56,7 +62,10 @@ class Mailbox:
         """True once `close` was called, or the session is over; `send` then refuses."""
 
     async def prepare(self) -> None:
-        """Make the folders, and remove those of earlier sessions. Only before the session starts."""
+        """Make the folders, and remove those of earlier sessions. Only before the session has its input.
+
+        What is there of this session stays: the pod of a parked agent has its folder mounted.
+        """
         await asyncio.to_thread(self._prepare)
 
     async def discard(self) -> None:
@@ -80,6 +89,7 @@ class Mailbox:
         await asyncio.to_thread(self._write, f"{name}{ASIDE}", content)
         await record()
         await asyncio.to_thread(self._deliver, name)
+        self._changed()
         return True
 
     async def close(self) -> None:
@@ -88,6 +98,7 @@ class Mailbox:
         """
         self.closing = True
         await asyncio.to_thread(self._write, wire.CLOSE_FILE, b"")
+        self._changed()
 
     async def pending(self) -> set[int]:
         """Ids of the messages whose text the agent has not taken; the files stay.
@@ -100,6 +111,7 @@ class Mailbox:
     async def deliver_recorded(self, recorded: AbstractSet[int]) -> None:
         """Deliver the texts an earlier process laid aside and recorded; remove those it did not record."""
         await asyncio.to_thread(self._deliver_recorded, recorded)
+        self._changed()
 
     def _name(self) -> str:
         # Agents take files in name order: two in one millisecond must not swap.
@@ -113,9 +125,10 @@ class Mailbox:
                 make_folder(name, root)
             with opened_folder(layout.SESSION_INPUTS, root) as sessions:
                 with os.scandir(sessions) as entries:
-                    for entry in entries:
-                        with contextlib.suppress(OSError):
-                            remove_tree(entry.name, sessions)
+                    others = [entry.name for entry in entries if entry.name != self._session]
+                for name in others:
+                    with contextlib.suppress(OSError):
+                        remove_tree(name, sessions)
                 make_folder(self._session, sessions)
 
     def _discard(self) -> None:
