@@ -41,6 +41,37 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         running.remove()
 
 
+@pytest.fixture(scope="session")
+def nodes3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of three nodes that notices a dead one soon, with the tests' busybox image on each.
+
+    For fixtures that last; a test that harms a node takes `wide_cluster`.
+    """
+    support.need_node()
+    support.remove_abandoned()
+    running = Cluster(support.free_instance("wide"), nodes=3, fast_failure=True)
+    try:
+        with running:
+            running.import_image(support.busybox_archive(tmp_path_factory.mktemp("image")))
+            yield running
+    finally:
+        running.remove()
+
+
+@pytest.fixture
+def wide_cluster(nodes3: Cluster) -> Iterator[Cluster]:
+    """The cluster of three nodes, whole again after the test, whatever befell its nodes."""
+    yield nodes3
+    support.revive(nodes3)
+
+
+@pytest.fixture
+def wide_namespace(nodes3: Cluster) -> Iterator[str]:
+    """A namespace of this test's own on the cluster of three nodes."""
+    with support.temporary_namespace(nodes3) as name:
+        yield name
+
+
 @pytest.fixture
 def namespace(apiserver: ControlPlane) -> Iterator[str]:
     """A namespace of this test's own on the API server."""

@@ -14,7 +14,7 @@ import pytest
 from kubernetes.stream import stream
 
 from kubernetes import client, watch
-from nanoclaw_dev.cluster import cgroups, processes
+from nanoclaw_dev.cluster import cgroups, processes, render
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.cluster.control_plane import ControlPlane
 from nanoclaw_dev.cluster.instance import BLOCKS, FIRST_BLOCK
@@ -87,10 +87,14 @@ def awaited_pod(core, namespace, name, *phases):
 
 def test_the_node_is_ready_and_claims_get_our_storage_by_default(cluster, api):
     (node,) = client.CoreV1Api(api).list_node().items
-    (storage,) = client.StorageV1Api(api).list_storage_class().items
+    storage = {each.metadata.name: each for each in client.StorageV1Api(api).list_storage_class().items}
     assert {condition.type: condition.status for condition in node.status.conditions}["Ready"] == "True"
     assert node.status.node_info.kubelet_version == "v1.36.3"
-    assert storage.metadata.annotations["storageclass.kubernetes.io/is-default-class"] == "true"
+    assert set(storage) == {render.STORAGE_CLASS, render.DETACHABLE_CLASS}
+    default = "storageclass.kubernetes.io/is-default-class"
+    assert [name for name, each in storage.items() if default in (each.metadata.annotations or {})] == [
+        render.STORAGE_CLASS
+    ]
     assert cluster.status().ready
 
 

@@ -6,6 +6,7 @@ Fixtures are in the conftest files; here is what they share.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
 import uuid
@@ -23,6 +24,7 @@ from nanoclaw_dev.cluster.control_plane import ControlPlane
 from nanoclaw_dev.cluster.instance import Instance
 from nanoclaw_dev.errors import SetupError
 from nanoclaw_dev.paths import CACHE
+from nanoclaw_dev.progress import Progress
 
 STATE = CACHE / "tests"
 # One place for all test runs, so that a later run finds what a killed one left.
@@ -79,6 +81,15 @@ def remove_abandoned() -> None:
         owner = folder.name.split("-")[-2]
         if folder.is_dir() and owner.isdigit() and not Path(f"/proc/{owner}").exists():
             Cluster(Instance(folder.name, STATE)).remove()
+
+
+def revive(cluster: Cluster) -> None:
+    """Every node on, reachable, ready and open for pods again; at once when nothing befell them."""
+    for node in cluster.nodes:
+        node.in_service()
+    cluster.start(Progress(io.StringIO()))
+    for node in cluster.nodes:
+        node.await_open()
 
 
 def busybox_archive(folder: Path) -> Path:

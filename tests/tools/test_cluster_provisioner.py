@@ -8,6 +8,7 @@ from nanoclaw_dev.cluster import render
 from nanoclaw_dev.cluster.provisioner import SELECTED, folder_name, given_back, volume_for
 
 FOLDER = Path("/volumes/one")
+USUAL, DETACHABLE = render.storage_classes()
 
 
 def claim(*modes, node="node-1", **spec):
@@ -23,7 +24,7 @@ def term(volume):
 
 
 def test_a_volume_for_one_node_stays_there():
-    volume = volume_for(claim("ReadWriteOnce"), render.storage_class(), FOLDER)
+    volume = volume_for(claim("ReadWriteOnce"), USUAL, FOLDER)
     assert term(volume) == {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-1"]}
     assert volume["spec"]["claimRef"]["uid"] == "1-2"
     assert volume["spec"]["local"]["path"] == str(FOLDER)
@@ -31,22 +32,29 @@ def test_a_volume_for_one_node_stays_there():
 
 
 def test_a_volume_for_many_nodes_can_be_mounted_on_all():
-    volume = volume_for(claim("ReadWriteMany"), render.storage_class(), FOLDER)
+    volume = volume_for(claim("ReadWriteMany"), USUAL, FOLDER)
     assert term(volume) == {"key": "kubernetes.io/hostname", "operator": "Exists"}
 
 
+def test_a_volume_that_can_be_detached_goes_wherever_its_pod_goes():
+    volume = volume_for(claim("ReadWriteOnce"), DETACHABLE, FOLDER)
+    assert term(volume) == {"key": "kubernetes.io/hostname", "operator": "Exists"}
+    assert volume["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert volume["spec"]["storageClassName"] == render.DETACHABLE_CLASS
+
+
 def test_a_class_that_does_not_wait_is_served_before_any_pod():
-    at_once = render.storage_class() | {"volumeBindingMode": "Immediate"}
+    at_once = USUAL | {"volumeBindingMode": "Immediate"}
     assert term(volume_for(claim("ReadWriteOnce", node=None), at_once, FOLDER))["operator"] == "Exists"
 
 
 @pytest.mark.parametrize(
     ("wanted", "storage_class"),
     [
-        pytest.param(claim("ReadWriteOnce", node=None), render.storage_class(), id="no pod yet"),
-        pytest.param(claim("ReadWriteOnce"), render.storage_class() | {"provisioner": "other"}, id="another's class"),
-        pytest.param(claim("ReadWriteOnce", volumeName="chosen"), render.storage_class(), id="a volume was chosen"),
-        pytest.param(claim("ReadWriteOnce", volumeMode="Block"), render.storage_class(), id="a raw device"),
+        pytest.param(claim("ReadWriteOnce", node=None), USUAL, id="no pod yet"),
+        pytest.param(claim("ReadWriteOnce"), USUAL | {"provisioner": "other"}, id="another's class"),
+        pytest.param(claim("ReadWriteOnce", volumeName="chosen"), USUAL, id="a volume was chosen"),
+        pytest.param(claim("ReadWriteOnce", volumeMode="Block"), USUAL, id="a raw device"),
     ],
 )
 def test_a_claim_that_is_not_for_us_gets_nothing(wanted, storage_class):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nanoclaw_dev.cluster import render
-from nanoclaw_dev.cluster.instance import Instance
+from nanoclaw_dev.cluster.instance import MOST_NODES, Instance
 
 INSTANCE = Instance("some", Path("/base with 'quotes'"))
 NODE = INSTANCE.node(2)
@@ -156,6 +156,17 @@ def test_a_kubelet_is_who_the_node_authorizer_expects():
 
 
 def test_claims_get_our_class_and_wait_for_their_pod():
-    found = render.storage_class()
-    assert found["metadata"]["annotations"] == {"storageclass.kubernetes.io/is-default-class": "true"}
-    assert (found["volumeBindingMode"], found["reclaimPolicy"]) == ("WaitForFirstConsumer", "Delete")
+    usual, detachable = render.storage_classes()
+    assert usual["metadata"]["annotations"] == {"storageclass.kubernetes.io/is-default-class": "true"}
+    assert "annotations" not in detachable["metadata"]
+    for found in (usual, detachable):
+        assert (found["volumeBindingMode"], found["reclaimPolicy"]) == ("WaitForFirstConsumer", "Delete")
+
+
+def test_a_node_knows_the_way_to_the_pods_of_every_other_there_could_be():
+    routes = [line.split() for line in render.node_script(NODE).splitlines() if line.startswith("ip route add 10.")]
+    known = {route[3]: route[5] for route in routes}
+    assert known[INSTANCE.node(1).pod_network] == INSTANCE.node(1).address
+    assert known[INSTANCE.node(MOST_NODES).pod_network] == INSTANCE.node(MOST_NODES).address
+    assert NODE.pod_network not in known
+    assert len(known) == MOST_NODES - 1

@@ -69,6 +69,14 @@ class Api:
         self._checked(status, body, path)
         return True
 
+    def replace(self, path: str, manifest: dict[str, Any]) -> bool:
+        """Put an object in the place of the one at `path`. False when that is not the one it was made from."""
+        status, body = self._call("PUT", path, json.dumps(manifest), {"Content-Type": "application/json"})
+        if status == 409:
+            return False
+        self._checked(status, body, path)
+        return True
+
     def delete(self, path: str) -> bool:
         """Delete the object at `path`. False when there is none."""
         status, body = self._call("DELETE", path)

@@ -7,12 +7,10 @@ until `remove`.
 
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
-import functools
 import io
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,13 +19,17 @@ from typing import Self
 from nanoclaw_dev import system
 from nanoclaw_dev.cluster import cgroups, dns, network, render
 from nanoclaw_dev.cluster.control_plane import API_SERVER, BOOT, GRACE, ControlPlane, locked
-from nanoclaw_dev.cluster.instance import Instance
+from nanoclaw_dev.cluster.instance import MOST_NODES, Instance
 from nanoclaw_dev.cluster.node import Node
 from nanoclaw_dev.cluster.processes import Program
+from nanoclaw_dev.cluster.shape import Shape
+from nanoclaw_dev.errors import SetupError
 from nanoclaw_dev.progress import Progress, Step
 
 PROVISIONER, ENFORCER = "provisioner", "enforcer"
 # Programs of our own beside the control plane: storage, and network policies.
+NODE_SPACE = 2 * 1024**3
+# Bytes, for each node beyond the first.
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,21 @@ class Status:
 
 
 class Cluster:
-    """A cluster of one node. As a context manager it runs for the length of the block and dies with us."""
+    """One cluster. As a context manager it runs for the length of the block and dies with us.
 
-    def __init__(self, instance: Instance, *, fast_failure: bool = False) -> None:
-        timing = render.Timing(fast_failure=fast_failure)
+    Number of nodes and timing, unless given, are those of its last start: at first one node, and
+    Kubernetes' own timing. Fewer nodes than before removes the last ones, with what only they had.
+    """
+
+    def __init__(self, instance: Instance, *, nodes: int | None = None, fast_failure: bool | None = None) -> None:
+        self._shape = Shape.of(instance, nodes=nodes, fast_failure=fast_failure)
+        self._timing = render.Timing(fast_failure=self._shape.fast_failure)
         self.instance = instance
-        self.control_plane = ControlPlane(instance, address=instance.bridge_address, controllers=True, timing=timing)
+        self.control_plane = ControlPlane(
+            instance, address=instance.bridge_address, controllers=True, timing=self._timing
+        )
         self.processes = self.control_plane.processes
-        self.nodes = [Node(self.control_plane, 1, timing=timing)]
+        self.nodes = [self._node(index + 1) for index in range(self._shape.nodes)]
         self.kubeconfig = instance.kubeconfig
         self.node_kubeconfig = self.nodes[0].kubeconfig
 
@@ -69,10 +78,10 @@ class Cluster:
         """Return when pods can be started. Raises SetupError before work starts where it cannot."""
         system.check_root()
         with locked(self.instance):
-            if self._healthy() and self._dns_as_wanted():
+            if self._healthy() and self._dns_as_wanted() and not self._surplus():
                 return
             if not self.processes.names():
-                system.check_space(self.instance.folder)
+                system.check_space(self.instance.folder, system.CLUSTER_SPACE + (len(self.nodes) - 1) * NODE_SPACE)
             cgroups.check_controllers(cgroups.hierarchies())
             network.check_addresses(self.instance)
             with progress.step("Starting Kubernetes") as step:
@@ -81,7 +90,7 @@ class Cluster:
     def stop(self) -> None:
         """Stop everything and leave nothing but the folder with the data."""
         with locked(self.instance):
-            for node in self.nodes:
+            for node in [*self.nodes, *self._surplus()]:
                 node.power_off()
             for name in (PROVISIONER, ENFORCER):
                 self.processes.stop(name, grace=GRACE)
@@ -102,19 +111,43 @@ class Cluster:
 
     def import_image(self, archive: Path) -> bool:
         """Give every node the images in an archive. False when all of them have it already."""
-        added = [node.import_image(archive) for node in self.nodes]
-        return any(added)
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            return any([*pool.map(lambda node: node.import_image(archive), self.nodes)])
+
+    def node(self, name: str) -> Node:
+        """The node of a name. Raises SetupError when there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise SetupError(
+            f"The cluster has no node {name!r}: name one of {', '.join(each.name for each in self.nodes)}."
+        )
+
+    def _node(self, index: int) -> Node:
+        return Node(self.control_plane, index, timing=self._timing)
+
+    def _surplus(self) -> list[Node]:
+        """Nodes of earlier starts that are no longer wanted."""
+        more = [self._node(index) for index in range(len(self.nodes) + 1, MOST_NODES + 1)]
+        return [node for node in more if node.place.folder.exists()]
+
+    def _remove_surplus(self) -> None:
+        for node in self._surplus():
+            node.power_off()
+            self.control_plane.api.delete(f"/api/v1/nodes/{node.name}")
+            shutil.rmtree(node.place.folder)
 
     def _start(self, step: Step) -> None:
+        self._shape.record(self.instance)
         network.create_bridge(self.instance)
         self.control_plane.launch(step)
         for node in self.nodes:
             step.note(f"{node.name}: namespaces and containerd")
-            node.power_on()
+            node.boot()
         self.control_plane.await_ready(step)
-        self.control_plane.api.apply(
-            f"/apis/storage.k8s.io/v1/storageclasses/{render.STORAGE_CLASS}", render.storage_class()
-        )
+        self._remove_surplus()
+        for each in render.storage_classes():
+            self.control_plane.api.apply(f"/apis/storage.k8s.io/v1/storageclasses/{each['metadata']['name']}", each)
         for name in (PROVISIONER, ENFORCER):
             self.processes.ensure(self._own(name))
         for node in self.nodes:
@@ -122,26 +155,14 @@ class Cluster:
             node.join()
         self._apply_dns(step)
         for node in self.nodes:
-            check = functools.partial(self._node_ready, node)
-            self.processes.wait(check, f"{node.name} is ready", f"{node.name}-kubelet", seconds=BOOT)
+            node.await_state(ready=True)
 
     def _healthy(self) -> bool:
         return (
             self.control_plane.healthy()
             and all(self.processes.as_wanted(self._own(name)) for name in (PROVISIONER, ENFORCER))
-            and all(node.healthy() and self._node_ready(node) for node in self.nodes)
+            and all(node.healthy() and node.ready() for node in self.nodes)
         )
-
-    def _node_ready(self, node: Node) -> bool:
-        """The API calls the node ready, and does so since its kubelet was started."""
-        with contextlib.suppress(OSError):
-            found = self.control_plane.api.get(f"/api/v1/nodes/{node.name}")
-            started = node.started()
-            for condition in (found or {}).get("status", {}).get("conditions", []):
-                if condition["type"] == "Ready" and condition["status"] == "True" and started is not None:
-                    beat = dt.datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp()
-                    return beat >= int(started)
-        return False
 
     def _apply_dns(self, step: Step) -> None:
         """Takes no longer than a node takes to be ready, which it may not be yet. Nobody waits for the answers."""
@@ -158,4 +179,6 @@ class Cluster:
     def _own(self, name: str) -> Program:
         instance = self.instance
         command = (sys.executable, "-m", f"nanoclaw_dev.cluster.{name}")
-        return Program(name, (*command, f"--instance={instance.name}", f"--base={instance.base}"))
+        arguments = (f"--instance={instance.name}", f"--base={instance.base}")
+        # Which nodes there are they read at their start, from here.
+        return Program(name, (*command, *arguments), {instance.shape: self._shape.text()})

@@ -139,6 +139,11 @@ class Instance:
         return self.folder / "kubeconfig"
 
     @property
+    def shape(self) -> Path:
+        """What the cluster is made of; see `shape`."""
+        return self.folder / "shape.json"
+
+    @property
     def etcd_data(self) -> Path:
         return self.folder / "etcd"
 
@@ -176,6 +181,10 @@ class NodePlace:
     @property
     def name(self) -> str:
         return f"node-{self.index}"
+
+    def others(self) -> list[NodePlace]:
+        """The places of all other nodes the cluster could have."""
+        return [self.instance.node(index) for index in range(1, MOST_NODES + 1) if index != self.index]
 
     @property
     def interface(self) -> str:

@@ -95,6 +95,16 @@ def plug_in(place: NodePlace) -> None:
     _ip("route", "replace", place.pod_network, "via", place.address, "dev", place.instance.bridge)
 
 
+def cut(place: NodePlace) -> None:
+    """Take the cable out at the host's end: nothing reaches the node or leaves it, and it lives on."""
+    _ip("link", "set", place.interface, "down")  # its route goes, too
+
+
+def plugged_in(place: NodePlace) -> bool:
+    """The host's end of a node's cable is there and up."""
+    return any(link["ifname"] == place.interface and "UP" in link["flags"] for link in _ask("link", "show"))
+
+
 def _network(text: str) -> ipaddress.IPv4Network | None:
     if text == "default":
         return None

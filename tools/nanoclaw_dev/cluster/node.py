@@ -1,9 +1,9 @@
-"""One node: namespaces of its own with their own PID 1, and the node's programs inside.
+"""One node: a machine of its own, the programs that make it a node, and what may befall it.
 
-Killing that PID 1 is a power loss: pods, mounts, network namespace, cable and packet filter rules
-go with it. What lies in the node's folder (images, pod logs) stays and is used at the next start.
-PID 1 only reaps; containerd, kubelet and kube-proxy are started from outside, so each of them can
-be restarted without touching the node's pods.
+What lies in the node's folder (images, pod logs) survives a power loss and is used at the next
+start. containerd, kubelet and kube-proxy run on the machine but are started from outside, so each
+of them can be restarted without touching the node's pods. Nobody but `Cluster.start` and `power_on`
+brings back what was switched off or killed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from nanoclaw_dev import system
-from nanoclaw_dev.cluster import archive, cgroups, network, packet_filter, processes, render
-from nanoclaw_dev.cluster.control_plane import BOOT, ControlPlane, binaries
+from nanoclaw_dev.cluster import archive, membership, network, processes, render
+from nanoclaw_dev.cluster.control_plane import API_SERVER, BOOT, ControlPlane, binaries
+from nanoclaw_dev.cluster.machine import Machine, inside
 from nanoclaw_dev.cluster.processes import Program, write_private
 from nanoclaw_dev.errors import SetupError
 
@@ -29,19 +30,19 @@ class Node:
         self.kubeconfig = self.place.kubeconfig
         self._control_plane = control_plane
         self._processes = control_plane.processes
+        self._machine = Machine(self.place, self._processes)
         self._timing = timing
 
-    def power_on(self) -> None:
+    def boot(self) -> None:
         """Start what does not run, without waiting for the API; needs the bridge.
 
         Returns when containers could be started. `join` makes it a node of the cluster.
         """
-        init = self.init()
-        if init is None:
-            self.power_off()
-            init = self._boot()
+        if self.init() is None:
+            self._halt()
+            self._machine.on()
         network.plug_in(self.place)
-        self._processes.ensure(self._containerd(init))
+        self._processes.ensure(self._containerd(self._machine.running_init()))
         self._processes.wait(
             self._containerd_answers, "containers can be started", self._named("containerd"), seconds=BOOT
         )
@@ -49,25 +50,69 @@ class Node:
 
     def join(self) -> None:
         """Start the programs that talk to the API, which should be ready by now."""
-        for program in self._agents(self._running_init()):
+        for program in self._agents(self._machine.running_init()):
             self._processes.ensure(program)
 
+    def power_on(self) -> None:
+        """Start what does not run, and return when the API calls the node ready."""
+        self.boot()
+        self.join()
+        self.await_state(ready=True)
+
     def power_off(self) -> None:
-        """Kill the node with everything on it, as if the cable was pulled. No error when it is off."""
-        init = self._init()
-        if init is not None:
-            processes.kill(init)
-        for part in ("kubelet", "kube-proxy", "containerd", "init"):
-            self._processes.stop(self._named(part))
-        network.unplug(self.place)
-        cgroups.remove(self.place.cgroup)
+        """Kill the node with everything on it, as if its power cord was pulled. No error when it is off."""
+        self._halt()
+
+    def kill_agents(self) -> None:
+        """Kill kubelet and containerd; containers live on, and nobody watches them. `power_on` starts both."""
+        for part in ("kubelet", "containerd"):
+            outer = self._processes.pid(self._named(part))
+            for pid in [*processes.children(outer), outer] if outer else []:
+                processes.kill(pid)
+
+    def partition(self) -> None:
+        """Cut the node off from the API, the other nodes and us; what runs on it runs on."""
+        network.cut(self.place)
+
+    def heal(self) -> None:
+        """End a partition."""
+        network.plug_in(self.place)
+
+    def out_of_service(self) -> None:
+        """Say, as an operator does who knows that the node is off, that its pods are gone."""
+        membership.out_of_service(self._control_plane.api, self.name)
+
+    def in_service(self) -> None:
+        """Let pods come to the node again."""
+        membership.in_service(self._control_plane.api, self.name)
+
+    def await_state(self, *, ready: bool, seconds: float = BOOT) -> None:
+        """Return when the API calls the node ready, or no longer. Raises SetupError when time is up."""
+        state = "ready" if ready else "not ready"
+        watched = self._named("kubelet") if ready else API_SERVER
+        self._processes.wait(lambda: self.ready() is ready, f"{self.name} is {state}", watched, seconds=seconds)
+
+    def await_open(self, *, seconds: float = BOOT) -> None:
+        """Return when Kubernetes sends pods to the node, which is soon after it is ready."""
+        api = self._control_plane.api
+        self._processes.wait(
+            lambda: not membership.troubled(api, self.name), f"{self.name} takes pods", API_SERVER, seconds=seconds
+        )
+
+    def ready(self) -> bool | None:
+        """Whether the API calls the node ready, and does so since its kubelet was started; None if it is silent."""
+        return membership.ready(self._control_plane.api, self.name, since=self.started() or 0.0)
 
     def healthy(self) -> bool:
-        """Its programs run as wanted. Whether the API calls it ready is the cluster's question."""
+        """Its programs run as wanted and its cable is in. Whether the API calls it ready is another question."""
         init = self.init()
-        if init is None:
+        if init is None or not network.plugged_in(self.place):
             return False
         return all(map(self._processes.as_wanted, [self._containerd(init), *self._agents(init)]))
+
+    def init(self) -> int | None:
+        """The PID 1 of the node, by its number on this machine; None while the node is off or not furnished."""
+        return self._machine.init()
 
     def started(self) -> float | None:
         """When the kubelet was started, in seconds since 1970; None when it does not run."""
@@ -86,70 +131,10 @@ class Node:
         write_private(record, json.dumps({**known, **wanted}))
         return True
 
-    def _boot(self) -> int:
-        """New namespaces, furnished and connected. Returns the process id of their PID 1."""
-        place = self.place
-        for folder in (
-            *render.private_folders(place).values(),
-            place.containerd,
-            place.network_plugins,
-            place.network_records,
-        ):
-            folder.mkdir(parents=True, exist_ok=True)
-        for record in place.network_records.iterdir():
-            record.unlink()  # the pods went with the power, and their addresses are given out anew
-        for name, value in render.KERNEL_SETTINGS.items():
-            write_private(place.folder / "kernel" / name, value + "\n")
-        cgroups.create(place.cgroup)
-        program = Program(
-            self._named("init"),
-            (
-                *("unshare", "--net", "--mount", "--propagation", "private", "--uts", "--ipc", "--pid"),
-                *("--fork", "--kill-child", "--mount-proc"),
-                *("--", str(system.required("catatonit")), "-P"),
-            ),
-        )
-        self._processes.ensure(program)
-        self._processes.wait(self._unshared, "the node has namespaces", program.name, seconds=BOOT)
-        init = self._running_init()
-        packet_filter.load(init, packet_filter.render(place.pod_network, packet_filter.CLOSED))
-        network.connect(place, init)
-        result = subprocess.run(
-            [*_inside(init), "sh", "-s"], input=render.node_script(place), capture_output=True, text=True, check=False
-        )
-        if result.returncode:
-            raise SetupError(f"The node {self.name} cannot be set up: {result.stderr.strip()[-300:]}.")
-        return init
-
-    def init(self) -> int | None:
-        """The PID 1 of the node, by its number on this machine; None while the node is off or not furnished."""
-        init = self._init()
-        return init if init is not None and self._prepared(init) else None
-
-    def _init(self) -> int | None:
-        """The node's PID 1, furnished or not."""
-        parent = self._processes.pid(self._named("init"))
-        if parent is None:
-            return None
-        try:
-            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        return int(children[0]) if children else None
-
-    def _running_init(self) -> int:
-        init = self._init()
-        if init is None:
-            raise SetupError(f"The node {self.name} is off; {self._processes.explain(self._named('init'))}.")
-        return init
-
-    def _unshared(self) -> bool:
-        """PID 1 is the reaper itself, hence all namespaces are made and /proc is mounted."""
-        init = self._init()
-        return init is not None and Path(f"/proc/{init}/comm").read_text().strip() == "catatonit"
-
-    def _prepared(self, init: int) -> bool:
-        return Path(f"/proc/{init}/root{render.NODE_PREPARED}").exists()
+    def _halt(self) -> None:
+        self._machine.off()
+        for part in ("kubelet", "kube-proxy", "containerd"):
+            self._processes.stop(self._named(part))
 
     def _named(self, part: str) -> str:
         return f"{self.name}-{part}"
@@ -190,15 +175,15 @@ class Node:
         return [proxy, kubelet]
 
     def _watched(self, init: int, command: tuple[str, ...]) -> tuple[str, ...]:
-        """The command inside the node; it dies with the process on this side that is watched."""
-        return (*_inside(init), "setpriv", "--pdeathsig", "KILL", "--", *command)
+        """The command on the node; it dies with the process on this side that is watched."""
+        return (*inside(init), "setpriv", "--pdeathsig", "KILL", "--", *command)
 
     def _containerd_answers(self) -> bool:
-        command = [*_inside(self._running_init()), "ctr", "--connect-timeout", "1s", "version"]
+        command = [*inside(self._machine.running_init()), "ctr", "--connect-timeout", "1s", "version"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def _ctr(self, *arguments: str, content: IO[bytes] | None = None) -> str:
-        command = [*_inside(self._running_init()), "ctr", "--namespace", "k8s.io", *arguments]
+        command = [*inside(self._machine.running_init()), "ctr", "--namespace", "k8s.io", *arguments]
         result = subprocess.run(command, stdin=content or subprocess.DEVNULL, capture_output=True, check=False)
         if result.returncode:
             raise SetupError(
@@ -216,7 +201,3 @@ class Node:
             entrypoint=("/catatonit", "-P"),
         )
         self.import_image(file)
-
-
-def _inside(init: int) -> tuple[str, ...]:
-    return ("nsenter", f"--target={init}", "--net", "--mount", "--uts", "--ipc", "--pid", "--")

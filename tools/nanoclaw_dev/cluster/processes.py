@@ -16,6 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,11 @@ ENVIRONMENT = {
 
 POLL = 0.05
 # Seconds between two looks at something that has no event to wait for.
+
+
+PARENT = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parent")
+# The one thread that starts programs. It lives as long as we do: an attached program dies with the
+# thread that started it, which may be any caller's.
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,8 @@ class Processes:
         # setpriv becomes the program: the process id stays.
         prefix = ("setpriv", "--pdeathsig", "KILL", "--") if self.attached else ()
         with log.open("wb") as output:
-            child = subprocess.Popen(
+            child = PARENT.submit(
+                subprocess.Popen[bytes],
                 [*prefix, *program.command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -143,7 +150,7 @@ class Processes:
                 cwd=self._folder,
                 env=ENVIRONMENT,
                 start_new_session=True,  # a Ctrl-C in the terminal is for us, we stop them in order
-            )
+            ).result()
         self._children[program.name] = child
         record = _Record(child.pid, _seen(child.pid).started, _boot(), program.digest())
         write_private(self._path(program.name), json.dumps(asdict(record)))
@@ -185,6 +192,14 @@ def kill(pid: int) -> None:
     with _handle(pid) as handle:
         if handle is not None:
             _end(handle, 0.0)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that the main thread of another has started, the oldest first."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 @contextlib.contextmanager

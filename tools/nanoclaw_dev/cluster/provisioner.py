@@ -2,8 +2,10 @@
 
 Runs as a process of its own beside the control plane. A claim of our class gets a volume when the
 scheduler has chosen a node for its first pod; a volume whose claim is gone loses its folder.
-ReadWriteOnce volumes belong to that node, ReadWriteMany ones can be mounted on all: the nodes
-share one machine. No sizes are enforced, and raw block devices are not offered.
+ReadWriteOnce volumes belong to that node, as a disk in it would, or, of the detachable class, to
+whichever node the pod is on, as a disk in the network does; ReadWriteMany ones can be mounted on
+all: the nodes share one machine. No sizes are enforced, and raw block devices are not offered.
+Nothing is attached: only ReadWriteOncePod keeps two nodes off one detachable volume.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import NoReturn
 
 from nanoclaw_dev.cluster.api import Api
 from nanoclaw_dev.cluster.follow import Manifest, follow, instance_of_arguments
-from nanoclaw_dev.cluster.render import PROVISIONER
+from nanoclaw_dev.cluster.render import DETACHABLE, PROVISIONER
 
 CLAIMS, VOLUMES = "/api/v1/persistentvolumeclaims", "/api/v1/persistentvolumes"
 
@@ -42,8 +44,10 @@ def volume_for(claim: Manifest, storage_class: Manifest, folder: Path) -> Manife
         return None
     if spec.get("volumeMode", "Filesystem") != "Filesystem":
         return None
-    shared = node is None or "ReadWriteMany" in spec["accessModes"]
-    place = {"key": HOSTNAME, "operator": "Exists"} if shared else {"key": HOSTNAME, "operator": "In", "values": [node]}
+    anywhere = node is None or "ReadWriteMany" in spec["accessModes"] or _detachable(storage_class)
+    place = (
+        {"key": HOSTNAME, "operator": "Exists"} if anywhere else {"key": HOSTNAME, "operator": "In", "values": [node]}
+    )
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -68,6 +72,10 @@ def volume_for(claim: Manifest, storage_class: Manifest, folder: Path) -> Manife
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [place]}]}},
         },
     }
+
+
+def _detachable(storage_class: Manifest) -> bool:
+    return bool((storage_class.get("parameters") or {}).get(DETACHABLE) == "true")
 
 
 def given_back(volume: Manifest) -> bool:

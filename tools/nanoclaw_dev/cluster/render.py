@@ -16,8 +16,10 @@ from nanoclaw_dev.cluster.certificates import Request, key_pair
 from nanoclaw_dev.cluster.instance import Instance, NodePlace
 
 PAUSE_IMAGE = "localhost/nanoclaw/pause:1"
-STORAGE_CLASS = "nanoclaw-local"
+STORAGE_CLASS, DETACHABLE_CLASS = "nanoclaw-local", "nanoclaw-detachable"
 PROVISIONER = "nanoclaw.dev/local"
+DETACHABLE = "detachable"
+# A parameter of storage classes.
 CLUSTER_DOMAIN = "cluster.local"
 
 NODE_SOCKET = "/run/containerd/containerd.sock"
@@ -230,19 +232,23 @@ def _called_as(kubeconfig_file: Path) -> tuple[str, ...]:
     return (*(f"--{purpose}={kubeconfig_file}" for purpose in purposes), "--authentication-skip-lookup=true")
 
 
-def storage_class() -> dict[str, Any]:
-    """The class claims get that name none: folders on this machine, made once a pod needs them."""
-    return {
+def storage_classes() -> list[dict[str, Any]]:
+    """Folders on this machine, made once a pod needs them; the first is for claims that name no class.
+
+    A volume of one node stays on the node of its first pod, or, of the detachable class, goes with the pod.
+    """
+    common = {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
-        "metadata": {
-            "name": STORAGE_CLASS,
-            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
-        },
         "provisioner": PROVISIONER,
         "volumeBindingMode": "WaitForFirstConsumer",
         "reclaimPolicy": "Delete",
     }
+    usual = {"name": STORAGE_CLASS, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}
+    return [
+        {**common, "metadata": usual},
+        {**common, "metadata": {"name": DETACHABLE_CLASS}, "parameters": {DETACHABLE: "true"}},
+    ]
 
 
 def kubelet_configuration(place: NodePlace, *, timing: Timing) -> str:
@@ -429,6 +435,8 @@ def node_script(place: NodePlace) -> str:
             f"ip address add {place.address}/24 dev eth0",
             "ip link set eth0 up",
             f"ip route add default via {place.instance.bridge_address}",
+            # Of all there could be, so that a node added later needs nothing from the others.
+            *(f"ip route add {other.pod_network} via {other.address}" for other in place.others()),
             f"touch {NODE_PREPARED}",
             "",
         ]
