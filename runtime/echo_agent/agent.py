@@ -45,6 +45,7 @@ def run(settings: Settings) -> int:
         sys.stdout.write("HOME is not set\n")
         return 254
     time.sleep(settings.compile_seconds)
+    (settings.scratch / "dist" / "node_modules").mkdir(parents=True, exist_ok=True)  # a link in the real image
     try:
         given = _read_input(settings.scratch / "input.json")
     except ValueError as problem:

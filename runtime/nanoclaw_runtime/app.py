@@ -20,7 +20,7 @@ import structlog
 from nanoclaw_runtime.api.app import create_app
 from nanoclaw_runtime.api.host import host_routers
 from nanoclaw_runtime.api.server import serve
-from nanoclaw_runtime.backends.job import JobBackend
+from nanoclaw_runtime.backends.cluster import ClusterBackend
 from nanoclaw_runtime.channels.configured import configured
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Layout
@@ -58,17 +58,17 @@ async def serve_host(
 
 async def run(settings: RuntimeSettings) -> None:
     """Be the controller in its pod until cancelled."""
-    if settings.config.pattern is not Pattern.JOB:
+    if settings.config.pattern is Pattern.DOCKER:
         raise SettingsInvalid(
-            f"this controller runs the pattern {Pattern.JOB.value!r} on a cluster, and the stack says "
-            f"{settings.config.pattern.value!r}; change runtime.pattern and run `pulumi up`"
+            "the pattern 'docker' runs on a Docker host with `nanoclaw host`, not on a cluster; "
+            "change runtime.pattern and run `pulumi up`"
         )
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(await KubeClient.connect())
         store = await Store.open(settings.database_url, on_error=metrics.database_errors.inc)
         stack.push_async_callback(store.close)
-        backend = JobBackend(client, settings.namespace)
+        backend = ClusterBackend(client, settings.namespace, pattern=settings.config.pattern)
         metrics.watch_age_seconds.labels("pods").set_function(lambda: backend.pods.age)
         means = Means(
             config=settings.config,
@@ -127,7 +127,7 @@ def _volumes(client: KubeClient, settings: RuntimeSettings) -> GroupVolumes:
     return ClaimVolumes(client, settings.namespace, config.layout, config.registration_storage, settings.tree)
 
 
-def _watch_check(backend: JobBackend) -> Check:
+def _watch_check(backend: ClusterBackend) -> Check:
     age = backend.pods.age
     return Check("cluster watch", age < STALE_WATCH, f"last sign of life {age:.0f} s ago")
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from nanoclaw_dev.cluster.cluster import Cluster
-from nanoclaw_runtime.backends.job import JobBackend
+from nanoclaw_runtime.backends.cluster import ClusterBackend
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import Resources
 from nanoclaw_runtime.domain.errors import FailureKind, SessionFailed
@@ -43,7 +43,7 @@ async def line(cluster: Cluster) -> AsyncIterator[TcpProxy]:
 
 
 @pytest.fixture
-async def shaky(cluster: Cluster, line: TcpProxy, site: JobSite, tmp_path: Path) -> AsyncIterator[JobBackend]:
+async def shaky(cluster: Cluster, line: TcpProxy, site: JobSite, tmp_path: Path) -> AsyncIterator[ClusterBackend]:
     """A backend whose connections can be cut."""
     config = yaml.safe_load(cluster.kubeconfig.read_text())
     section = config["clusters"][0]["cluster"]
@@ -68,7 +68,7 @@ async def test_a_finished_job_stays_for_the_operator_without_the_input(site: Job
         assert "swordfish" not in str(await site.kube.list(resource, namespace=site.namespace))
 
 
-async def test_a_lost_stream_leaves_no_gap_and_no_repetition(shaky: JobBackend, line: TcpProxy) -> None:
+async def test_a_lost_stream_leaves_no_gap_and_no_repetition(shaky: ClusterBackend, line: TcpProxy) -> None:
     lines = ("output one", "sleep 2", "output two", "echo aside >&2", "sleep 1", "output three")
     session = await shaky.start(spec("s1", *lines))
     seen = []

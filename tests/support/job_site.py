@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from nanoclaw_runtime.backends.agent_pods import over
-from nanoclaw_runtime.backends.job import JobBackend
+from nanoclaw_runtime.backends.cluster import ClusterBackend
 from nanoclaw_runtime.contract import claims, labels, names
 from nanoclaw_runtime.contract.claims import Layout
 from nanoclaw_runtime.kube.client import KubeClient
@@ -21,7 +21,7 @@ ACCOUNTS = Resource("ServiceAccount", "serviceaccounts")
 class JobSite:
     """See `backend_suite.Site`."""
 
-    def __init__(self, kube: KubeClient, namespace: str, backend: JobBackend) -> None:
+    def __init__(self, kube: KubeClient, namespace: str, backend: ClusterBackend) -> None:
         self.kube, self.namespace, self.backend = kube, namespace, backend
 
     @classmethod
@@ -43,7 +43,7 @@ class JobSite:
         async with at_work(kube, namespace) as backend:
             yield cls(kube, namespace, backend)
 
-    def another(self) -> contextlib.AbstractAsyncContextManager[JobBackend]:
+    def another(self) -> contextlib.AbstractAsyncContextManager[ClusterBackend]:
         return at_work(self.kube, self.namespace)
 
     async def alive(self) -> list[str]:
@@ -59,8 +59,8 @@ class JobSite:
 
 
 @contextlib.asynccontextmanager
-async def at_work(kube: KubeClient, namespace: str) -> AsyncIterator[JobBackend]:
-    backend = JobBackend(kube, namespace)
+async def at_work(kube: KubeClient, namespace: str) -> AsyncIterator[ClusterBackend]:
+    backend = ClusterBackend(kube, namespace)
     task = asyncio.create_task(backend.run(), name="backend")
     try:
         yield backend

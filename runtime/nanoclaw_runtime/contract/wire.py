@@ -48,6 +48,11 @@ QUIET_ENV: Final = {
 }
 """Keeps an agent from waiting for hosts a closed network hides: 8 s of its start, measured with NanoClaw's image."""
 
+PARKED_FILE: Final = "/tmp/input.json"  # noqa: S108
+"""There while an agent has compiled and waits for its input, and gone when it has read it."""
+COMPILED_FILE: Final = "/tmp/dist/node_modules"  # noqa: S108
+"""There when an agent has compiled, for good."""
+
 AGENT_HOME: Final = "/home/node"
 """HOME of the agent; must be set, and writable, for any uid."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nanoclaw_runtime.contract.bridge import BridgeFacts
 from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.contract.wire import ContainerOutput
@@ -36,6 +37,10 @@ class SessionPlan:
     """Whether its pod is made before there is a message: it says so on itself, and when its agent waits for input."""
     node: str | None = None
     """The one node it has to run on; wherever the scheduler likes when it is None."""
+    near: str | None = None
+    """The node of its group's last pod: a wish, because its volumes may still be attached there."""
+    bridge: BridgeFacts | None = None
+    """Where its pod finds the controller, with the transport `bridge`."""
 
 
 @dataclass(frozen=True)

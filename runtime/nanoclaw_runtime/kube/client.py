@@ -46,6 +46,7 @@ PAGE: Final = 500
 """Objects of one answer to a list, as kubectl has it."""
 
 _APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}  # JSON is YAML
+_MERGE: Final = {"Content-Type": "application/merge-patch+json"}
 _TRANSPORT = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -157,18 +158,31 @@ class KubeClient:
         manifest: Manifest,
         *,
         manager: str,
+        force: bool = False,
         namespace: str = "",
         deadline: Deadline | None = None,
     ) -> Manifest:
         """Have exactly these fields as `manager`; what it had before and does not name any more goes.
 
-        Fields of others stay. Raises Conflict when another manager keeps one at another value.
+        Fields of others stay. Raises Conflict when another manager keeps one at another value, unless by `force`.
         """
         name = manifest["metadata"]["name"]
         target = Target("patch", resource.plural, self._place(resource, namespace), name)
-        query = [("fieldManager", manager), ("fieldValidation", "Strict")]
+        query = [("fieldManager", manager), ("fieldValidation", "Strict"), ("force", "true" if force else "false")]
         path = resource.path(target.namespace, name)
         content = await self.fetch("PATCH", path, target, query=query, body=manifest, headers=_APPLY, deadline=deadline)
+        return _decoded(target, content)
+
+    async def merge(
+        self, resource: Resource, name: str, change: Manifest, *, namespace: str = "", deadline: Deadline | None = None
+    ) -> Manifest:
+        """Change these fields of an object. With `metadata.resourceVersion` in `change` exactly as it was read.
+
+        Raises NotFound, and Conflict when it was changed meanwhile.
+        """
+        target = Target("patch", resource.plural, self._place(resource, namespace), name)
+        path, query = resource.path(target.namespace, name), [("fieldValidation", "Strict")]
+        content = await self.fetch("PATCH", path, target, query=query, body=change, headers=_MERGE, deadline=deadline)
         return _decoded(target, content)
 
     async def delete(
@@ -247,8 +261,11 @@ class KubeClient:
         container: str,
         namespace: str = "",
         follow: bool = False,
+        previous: bool = False,
     ) -> AsyncGenerator[bytes]:
         """The log of a container in chunks, stdout and stderr merged; ends at its end.
+
+        `previous` is the run before its last one.
 
         With `follow` that is when the container ends, or when the kubelet rotates the file: look
         at the pod to know which. Raises StreamLost when the connection breaks, NotFound and
@@ -258,6 +275,8 @@ class KubeClient:
         query = [("container", container)]
         if follow:
             query.append(("follow", "true"))
+        if previous:
+            query.append(("previous", "true"))
         async with self.stream("GET", PODS.path(target.namespace, name, "log"), target, query=query) as response:
             while chunk := await read_chunk(response, target):
                 yield chunk

@@ -83,6 +83,12 @@ def hopeless_start(pod: Pod, container: str) -> Diagnosis | None:
     return None
 
 
+def without_room(pod: Pod) -> bool:
+    """No node has room for it now; a pod less somewhere may help."""
+    found = _unscheduled(pod)
+    return found is not None and found.kind is FailureKind.UNSCHEDULABLE
+
+
 def late_start(
     job: str, pod: Pod | None, container: str, events: Sequence[Event] = (), claims: Sequence[Claim] = ()
 ) -> Diagnosis:

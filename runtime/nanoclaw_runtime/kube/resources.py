@@ -34,6 +34,7 @@ PODS: Final = Resource("Pod", "pods")
 JOBS: Final = Resource("Job", "jobs", "/apis/batch/v1")
 EVENTS: Final = Resource("Event", "events")
 CLAIMS: Final = Resource("PersistentVolumeClaim", "persistentvolumeclaims")
+STATEFUL_SETS: Final = Resource("StatefulSet", "statefulsets", "/apis/apps/v1")
 DEPLOYMENTS: Final = Resource("Deployment", "deployments", "/apis/apps/v1")
 CONFIG_MAPS: Final = Resource("ConfigMap", "configmaps")
 
@@ -47,6 +48,7 @@ class Metadata(Slim, frozen=True):
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
+    generation: int = 0
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     creation_timestamp: datetime | None = None
@@ -86,6 +88,10 @@ class Terminated(Slim, frozen=True):
     message: str = ""
 
 
+FORGOTTEN: Final = "Forgotten"
+"""Reason we give to the end of a container that was restarted so often that nobody knows its first end."""
+
+
 class ContainerState(Slim, frozen=True):
     waiting: Waiting | None = None
     running: Running | None = None
@@ -95,7 +101,19 @@ class ContainerState(Slim, frozen=True):
 class ContainerStatus(Slim, frozen=True):
     name: str = ""
     state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+    restart_count: int = 0
     image: str = ""
+
+    @property
+    def first_run(self) -> ContainerState:
+        """What became of the container as it was started first; a pod that restarts it shows only the last two."""
+        between = self.state.waiting is not None and self.last_state.terminated is not None
+        if self.restart_count == 0:
+            return self.last_state if between else self.state
+        if self.restart_count == 1 and not between:
+            return self.last_state
+        return ContainerState(terminated=Terminated(exit_code=255, reason=FORGOTTEN))
 
 
 class PodStatus(Slim, frozen=True):
@@ -108,6 +126,7 @@ class PodStatus(Slim, frozen=True):
 
 class PodSpec(Slim, frozen=True):
     node_name: str = ""
+    restart_policy: str = "Never"
 
 
 class Pod(Object, frozen=True):
@@ -115,11 +134,24 @@ class Pod(Object, frozen=True):
     status: PodStatus = PodStatus()
 
     def container(self, name: str) -> ContainerState:
-        """The state of one container; empty while the kubelet has not seen it."""
+        """The state of one container's first run; empty while the kubelet has not seen it.
+
+        Sessions live in first runs only: where a pod restarts its container, that one has no input.
+        """
         for status in self.status.container_statuses or ():
             if status.name == name:
-                return status.state
+                return status.first_run
         return ContainerState()
+
+    def restarts(self, name: str) -> int:
+        """How often one container was started again."""
+        statuses = self.status.container_statuses or ()
+        return next((status.restart_count for status in statuses if status.name == name), 0)
+
+    @property
+    def ready(self) -> bool:
+        found = self.condition("Ready")
+        return found is not None and found.status == "True"
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.status.conditions or () if condition.type == kind), None)
@@ -142,6 +174,29 @@ class Job(Object, frozen=True):
         """Ended either way, or about to: it makes no further pod."""
         ends = {"Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"}
         return any(condition.type in ends and condition.status == "True" for condition in self.status.conditions or ())
+
+
+class StatefulSetSpec(Slim, frozen=True):
+    replicas: int = 1
+
+
+class StatefulSetStatus(Slim, frozen=True):
+    observed_generation: int = 0
+    replicas: int = 0
+
+
+class StatefulSet(Object, frozen=True):
+    spec: StatefulSetSpec = StatefulSetSpec()
+    status: StatefulSetStatus = StatefulSetStatus()
+
+    @property
+    def empty(self) -> bool:
+        """It is to have no pod, and its controller has seen to that."""
+        return not self.spec.replicas and not self.status.replicas and self.observed
+
+    @property
+    def observed(self) -> bool:
+        return self.status.observed_generation >= self.metadata.generation
 
 
 class Event(Object, frozen=True):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.domain.model import SessionPlan
-from nanoclaw_runtime.manifests.pod import Manifest, agent_pod
+from nanoclaw_runtime.manifests.identity import holder_annotations
+from nanoclaw_runtime.manifests.pod import Manifest, agent_pod, session_labels
 
 
 def agent_job(plan: SessionPlan) -> Manifest:
@@ -15,8 +16,8 @@ def agent_job(plan: SessionPlan) -> Manifest:
         "kind": "Job",
         "metadata": {
             "name": names.job(ref.folder, ref.session),
-            "labels": labels.session(ref.folder, ref.session, ref.kind.value),
-            "annotations": {labels.FOLDER: ref.folder},
+            "labels": session_labels(plan),
+            "annotations": holder_annotations(plan),
         },
         "spec": {
             "backoffLimit": 0,  # a retry is the queue's decision: only it still has the message

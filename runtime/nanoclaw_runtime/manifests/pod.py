@@ -25,6 +25,9 @@ UID: Final = 1000
 GRACE: Final = 2
 """Seconds. Agents ignore SIGTERM; asking them to end is the mailbox's job, before anything is deleted."""
 
+PROBE_PERIOD: Final = 5
+"""Seconds between two looks whether a parked agent waits. Each starts a process; a start does not wait for it."""
+
 TMP_SIZE: Final = "1Gi"
 HOME_SIZE: Final = "1Gi"
 """Scratch space that goes with the pod; beyond it the kubelet evicts."""
@@ -33,22 +36,22 @@ HOME_SIZE: Final = "1Gi"
 def agent_pod(plan: SessionPlan) -> Manifest:
     """Metadata and spec of a session's pod, as every pod template has them."""
     config, folder = plan.config, plan.ref.folder
-    mounts = layout.agent_mounts(config.layout, folder, plan.ref.session)
+    mounts = layout.agent_mounts(config.layout, folder, plan.ref.session, config.transport)
     claims = sorted({mount.claim for mount in mounts})
     return {
         "metadata": {
-            "labels": labels.session(folder, plan.ref.session, plan.ref.kind.value),
+            "labels": session_labels(plan),
             "annotations": _annotations(config, folder),
         },
         "spec": {
-            **scheduling(config, {"matchLabels": labels.component(labels.AGENT)}),
+            **scheduling(config, {"matchLabels": labels.component(labels.AGENT)}, node=plan.node, near=plan.near),
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": GRACE,
             "serviceAccountName": names.AGENT_ACCOUNT,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": _pod_security(config.platform),
-            "containers": [_container(config, mounts, plan.extra)],
+            "containers": [_container(config, mounts, plan.extra) | (_waits() if plan.parked else {})],
             "volumes": [
                 {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
                 {"name": "home", "emptyDir": {"sizeLimit": HOME_SIZE}},
@@ -58,6 +61,19 @@ def agent_pod(plan: SessionPlan) -> Manifest:
             **_aliases(config),
         },
     }
+
+
+def session_labels(plan: SessionPlan) -> dict[str, str]:
+    """Of everything that belongs to the session."""
+    kind = labels.PARKED if plan.parked else plan.ref.kind.value
+    return labels.session(plan.ref.folder, plan.ref.session, kind)
+
+
+def _waits() -> Manifest:
+    """Ready from the moment the agent has compiled on, and not less so when it has its input."""
+    compiled = ["test", "-e", wire.PARKED_FILE, "-o", "-e", wire.COMPILED_FILE]
+    probe = {"exec": {"command": compiled}, "periodSeconds": PROBE_PERIOD, "timeoutSeconds": PROBE_PERIOD}
+    return {"readinessProbe": probe}
 
 
 def _aliases(config: ControllerConfig) -> Manifest:

@@ -13,13 +13,28 @@ from nanoclaw_runtime.contract.config import ControllerConfig, Placement, Schedu
 HOSTNAME = "kubernetes.io/hostname"
 
 
-def scheduling(config: ControllerConfig, agents: dict[str, Any]) -> dict[str, Any]:
-    """The part of a pod's spec that chooses its node; `agents` selects the pods it is spread among."""
-    return _written(config.agent.scheduling) | (
-        {"affinity": _beside_the_controller()}
-        if config.placement is Placement.CONTROLLER_NODE
-        else {"topologySpreadConstraints": [_spread(agents)]}
-    )
+def scheduling(
+    config: ControllerConfig, agents: dict[str, Any], *, node: str | None = None, near: str | None = None
+) -> dict[str, Any]:
+    """The part of a pod's spec that chooses its node; `agents` selects the pods it is spread among.
+
+    With `node` it runs there or nowhere; `near` is where it would rather run than elsewhere.
+    """
+    spec = _written(config.agent.scheduling)
+    if node is not None:
+        return spec | {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _only(node)}}}
+    if config.placement is Placement.CONTROLLER_NODE:
+        return spec | {"affinity": _beside_the_controller()}
+    spec["topologySpreadConstraints"] = [_spread(agents)]
+    if near is not None:
+        wish = {"weight": 100, "preference": _only(near)["nodeSelectorTerms"][0]}
+        spec["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}}
+    return spec
+
+
+def _only(node: str) -> dict[str, Any]:
+    # By its name as an object, not by a label: whoever labels nodes need not be trusted, and no two have the same.
+    return {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]}
 
 
 def _written(given: Scheduling) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One session that runs as a Job: its outputs, its end, its stop.
+"""One session that runs in a pod: its outputs, its end, its stop.
 
 Output comes live from the attach that delivered the input, if this process has it. After a lost
 stream, and for a session found running, it is read from the pod's log from the start, without
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from datetime import timedelta
 from typing import Final
 
@@ -17,7 +17,8 @@ import structlog
 
 from nanoclaw_runtime.backends.agent_pods import LOOK_AGAIN, LOOK_AGAIN_AT_MOST, AgentPods, over, over_or_gone
 from nanoclaw_runtime.backends.reading import Reading
-from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.backends.vehicles import Holder, Vehicle
+from nanoclaw_runtime.contract import labels
 from nanoclaw_runtime.contract.config import Transport
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
 from nanoclaw_runtime.domain.model import AgentOutput, SessionRef
@@ -34,19 +35,32 @@ log = structlog.get_logger(__name__)
 EXIT_SHOWN_WITHIN: Final = 10.0
 """Seconds from the end of an agent's output to its exit in the API: 0.2 to 4 were seen."""
 
+RESTARTED_WITHIN: Final = 5.0
+"""Seconds from an agent's end to its container running again, where its pod does that; a second was seen."""
+
 LOG_TRIES: Final = 6
 """Of reading the log of an agent that has ended; a node that does not answer takes it along."""
 
 
-class JobSession:
-    """One session, started here or found running."""
+class PodSession:
+    """One session, started here or found running, or parked and without any input yet."""
 
-    def __init__(self, pods: AgentPods, ref: SessionRef, uid: str, streams: AttachedStreams | None = None) -> None:
+    def __init__(
+        self,
+        pods: AgentPods,
+        vehicle: Vehicle,
+        holder: Holder,
+        streams: AttachedStreams | None = None,
+        *,
+        stopped: Callable[[str], None],
+    ) -> None:
+        """`stopped` is told the session before it is taken away."""
         self._pods = pods
-        self._ref = ref
-        self._uid = uid
+        self._vehicle = vehicle
+        self._holder = holder
+        self._ref = holder.ref
         self._streams = streams
-        self._job = names.job(ref.folder, ref.session)
+        self._stopped = stopped
         self._seen: Pod | None = None
         """The pod when it was last seen; what is left to explain its end when it vanishes."""
 
@@ -57,15 +71,25 @@ class JobSession:
     @property
     def parked(self) -> str | None:
         """See `RunningSession.parked`."""
-        return None
+        return self._holder.parked
 
     @property
     def transport(self) -> Transport:
         """See `RunningSession.transport`."""
-        return Transport.VOLUME
+        return self._holder.transport
 
     async def outputs(self, skip: int = 0) -> AsyncGenerator[AgentOutput]:
         """See `RunningSession.outputs`."""
+        try:
+            async with contextlib.aclosing(self._said(skip)) as said:
+                async for output in said:
+                    yield output
+        except SessionFailed:
+            await self._release()
+            raise
+        await self._release()
+
+    async def _said(self, skip: int) -> AsyncGenerator[AgentOutput]:
         following = skip
         stderr = ""
         if self._streams is not None:
@@ -84,17 +108,26 @@ class JobSession:
             self._judge(pod, stderr)
 
     async def stop(self, *, grace: timedelta) -> None:
-        """See `RunningSession.stop`. A Job that ended by itself stays until Kubernetes deletes it."""
+        """See `RunningSession.stop`. What a Job that ended by itself left stays until Kubernetes deletes it."""
+        self._stopped(self._ref.session)
         if grace and self._known_pod() is not None:
             with contextlib.suppress(SessionFailed):  # gone is what we want
                 await self._ended(grace.total_seconds())
         pod = self._known_pod()
-        if pod is not None and over(pod):
-            return
         try:
-            await self._pods.remove(self._ref, self._uid)
+            if pod is not None and over(pod):
+                await self._vehicle.release(self._holder)
+            else:
+                await self._vehicle.remove(self._holder)
         except KubeError as error:
             raise SessionFailed(self._ref.session, diagnose.api_failure(error)) from error
+
+    async def _release(self) -> None:
+        """What fails here the next session of the group makes good."""
+        try:
+            await self._vehicle.release(self._holder)
+        except KubeError as error:
+            log.warning("session.not-released", session=self._ref.session, error=error.message)
 
     async def _live(self, streams: AttachedStreams, following: int) -> AsyncGenerator[AgentOutput]:
         """The outputs of the attach from ordinal `following` on; ends when the agent does, or the connection breaks."""
@@ -121,12 +154,16 @@ class JobSession:
         """
         tries = 0
         while True:
-            pod = await self._pod()
+            pod = await self._last_word(await self._pod())
             ended = over(pod)
             reading = Reading(following)
             try:
                 chunks = self._pods.client.pod_log(
-                    pod.metadata.name, container=CONTAINER, namespace=self._pods.namespace, follow=not ended
+                    pod.metadata.name,
+                    container=CONTAINER,
+                    namespace=self._pods.namespace,
+                    follow=not ended,
+                    previous=pod.restarts(CONTAINER) > 0,
                 )
                 async with contextlib.aclosing(chunks):
                     async for data in chunks:
@@ -137,6 +174,8 @@ class JobSession:
             except KubeError as error:
                 tries += 1
                 log.info("session.log-interrupted", session=self._ref.session, error=error.message, tries=tries)
+                if lost := diagnose.loss(pod):  # its node is, and the log with it
+                    raise SessionFailed(self._ref.session, lost) from error
                 if ended and tries >= LOG_TRIES:
                     raise SessionFailed(self._ref.session, _unreadable(pod, error)) from error
                 await asyncio.sleep(pause(tries, error))
@@ -149,6 +188,24 @@ class JobSession:
                 return
             await self._ended(LOOK_AGAIN)
 
+    async def _last_word(self, pod: Pod) -> Pod:
+        """The pod, and of one that starts its container again: when that is done.
+
+        The first run's log has another address then, and what lies at its old one is empty: read in between it would
+        look as if the agent had said nothing.
+        """
+        if pod.spec.restart_policy != "Always" or not over(pod) or pod.restarts(CONTAINER):
+            return pod
+        with contextlib.suppress(DeadlineExceeded):
+            found = await self._pods.watched.until(
+                pod.metadata.name,
+                lambda now: now is None or not self._is(now) or now.restarts(CONTAINER) > 0,
+                Deadline.after(RESTARTED_WITHIN),
+            )
+            if found is not None and self._is(found):
+                return found
+        return pod
+
     async def _ended(self, seconds: float) -> Pod | None:
         """The pod when its agent has ended within so many seconds, else None. Raises SessionFailed when it is gone."""
         name = (await self._pod()).metadata.name
@@ -156,13 +213,18 @@ class JobSession:
             pod = await self._pods.watched.until(name, self._look, Deadline.after(seconds))
         except DeadlineExceeded:
             return None
-        if pod is None:
-            raise SessionFailed(self._ref.session, diagnose.vanished(self._job, self._seen))
+        if pod is None or not self._is(pod):
+            raise SessionFailed(self._ref.session, diagnose.vanished(self._holder.name, self._seen))
         return pod
 
     def _look(self, pod: Pod | None) -> bool:
+        if pod is not None and not self._is(pod):
+            return True  # a set's next pod has the name of its last one
         self._seen = pod or self._seen
         return over_or_gone(pod)
+
+    def _is(self, pod: Pod) -> bool:
+        return pod.metadata.label(labels.SESSION) == self._ref.session
 
     async def _pod(self) -> Pod:
         """The session's pod, waiting for it to be made. Raises SessionFailed when there is none and none will come."""
@@ -170,7 +232,7 @@ class JobSession:
         await watched.synced(Deadline.never())
         while (pod := self._known_pod()) is None:
             if self._seen is not None or await self._is_over():
-                raise SessionFailed(session, diagnose.vanished(self._job, self._seen))
+                raise SessionFailed(session, diagnose.vanished(self._holder.name, self._seen))
             with contextlib.suppress(DeadlineExceeded):
                 await watched.find(
                     lambda pod: pod.metadata.label(labels.SESSION) == session, Deadline.after(LOOK_AGAIN_AT_MOST)
@@ -180,7 +242,7 @@ class JobSession:
 
     async def _is_over(self) -> bool:
         try:
-            return await self._pods.is_over(self._job, self._uid)
+            return await self._vehicle.is_over(self._holder)
         except KubeError as error:
             log.info("session.not-seen", session=self._ref.session, error=error.message)
             return False

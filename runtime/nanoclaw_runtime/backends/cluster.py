@@ -1,0 +1,385 @@
+"""Sessions as pods of a cluster, whatever holds them: a Job each, or the StatefulSet of the group.
+
+The pods' state is the sessions' state (a Job's status lags by a second and more), and one watch
+shows all of them. An agent gets its input by attach, once, as soon as its container runs, which
+it does already when it was parked; a start that fails, or is cancelled, takes its pod away again.
+Nothing here decides whether to start, park, retry or stop; what becomes of a session that runs is
+`pod_session`, how its pod is held is `vehicles`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from nanoclaw_runtime.backends.agent_pods import LOOK_AGAIN, LOOK_AGAIN_AT_MOST, AgentPods, over, over_or_gone
+from nanoclaw_runtime.backends.base import RunningSession
+from nanoclaw_runtime.backends.job import JobVehicle
+from nanoclaw_runtime.backends.pod_session import PodSession
+from nanoclaw_runtime.backends.statefulset import SetVehicle
+from nanoclaw_runtime.backends.stopwatch import Stopwatch
+from nanoclaw_runtime.backends.to_the_end import to_the_end
+from nanoclaw_runtime.backends.vehicles import Holder, Vehicle
+from nanoclaw_runtime.contract import labels, layout, names
+from nanoclaw_runtime.contract.config import Pattern
+from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
+from nanoclaw_runtime.domain.model import SessionPlan, SessionRef, SessionSpec
+from nanoclaw_runtime.kube import diagnose
+from nanoclaw_runtime.kube.attach import AttachedStreams, attach
+from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.deadline import Deadline
+from nanoclaw_runtime.kube.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    Forbidden,
+    KubeError,
+    NotFound,
+)
+from nanoclaw_runtime.kube.resources import CLAIMS, Claim, Metadata, Pod, slim
+from nanoclaw_runtime.kube.retry import pause
+from nanoclaw_runtime.manifests.identity import fingerprint
+from nanoclaw_runtime.manifests.pod import CONTAINER
+
+log = structlog.get_logger(__name__)
+
+REACHED_WITHIN: Final = 5.0
+"""Seconds for a connection to a parked agent; beyond it its node is taken for lost, and another one is started."""
+
+
+async def _no_room(_folder: str) -> bool:
+    return False
+
+
+class ClusterBackend:
+    """Starts agents in one namespace and finds those that run. Its owner keeps `run` in a task."""
+
+    def __init__(
+        self, client: KubeClient, namespace: str, *, pattern: Pattern = Pattern.JOB, node: str | None = None
+    ) -> None:
+        """With `node` only sessions that belong to it are ours: the controllers of other nodes have the others."""
+        self._client = client
+        self._namespace = namespace
+        self._node = node
+        self._pods = AgentPods(client, namespace)
+        self.pods = self._pods.watched
+        """The pod of every agent; its `age` and `relists` tell how fresh our picture of the cluster is."""
+        jobs = JobVehicle(self._pods)
+        self._vehicles: dict[Pattern, Vehicle] = {Pattern.JOB: jobs, Pattern.STATEFULSET: SetVehicle(self._pods)}
+        if not pattern.has_claims:  # and no right to touch sets, where nobody may ask for one
+            self._vehicles = {pattern: jobs}
+        self.make_room: Callable[[str], Awaitable[bool]] = _no_room
+        """Asked, with the group's folder, when a pod finds no room: True when something was taken away for it."""
+        self._parked: dict[str, tuple[Vehicle, Holder]] = {}
+        """By session: those that have had no input from us."""
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._nodes: dict[str, str] = {}
+        """Of each group's last pod."""
+
+    async def run(self) -> None:
+        """Watch the agents' pods until cancelled. Nothing else here works without it."""
+        await self.pods.run()
+
+    async def start(self, spec: SessionSpec) -> RunningSession:
+        """See `Backend.start`: returns when the agent's stdin is closed behind its input."""
+        ref, config = spec.plan.ref, spec.plan.config
+        try:
+            async with self._turns[ref.folder]:  # what is being prepared comes to its end
+                deadline = Deadline.after(config.start_timeout)
+                if (session := await self._from_parked(spec, deadline)) is not None:
+                    return session
+                await self._await_predecessors(ref, deadline)
+                return await self._start(spec)
+        except KubeError as error:
+            raise SessionFailed(ref.session, diagnose.api_failure(error)) from error
+
+    async def prepare(self, plan: SessionPlan) -> RunningSession:
+        """See `Backend.prepare`."""
+        ref = plan.ref
+        vehicle = self._vehicles[plan.config.pattern]
+        deadline = Deadline.after(plan.config.start_timeout)
+        try:
+            async with self._turns[ref.folder]:
+                await self._await_predecessors(ref, deadline)
+                making = asyncio.create_task(vehicle.make(self._placed(plan), deadline), name=f"park-{ref.session}")
+                try:
+                    holder = await asyncio.shield(making)
+                except BaseException:
+                    await to_the_end(self._discard(ref, vehicle, making))
+                    raise
+        except KubeError as error:
+            raise SessionFailed(ref.session, diagnose.api_failure(error)) from error
+        self._parked[ref.session] = vehicle, holder
+        log.info("session.parked", session=ref.session, group=ref.folder)
+        return PodSession(self._pods, vehicle, holder, stopped=self._forget)
+
+    def waits(self, session: str) -> bool | None:
+        """See `Backend.waits`."""
+        if session not in self._parked:
+            return None
+        pod = self._pods.pod_of(session)
+        if pod is None:
+            return False
+        if over(pod) or pod.metadata.deletion_timestamp is not None or diagnose.hopeless_start(pod, CONTAINER):
+            return None
+        return pod.ready
+
+    async def running(self) -> list[RunningSession]:
+        """See `Backend.running`: the sessions of this installation whose pod is not being taken away."""
+        sessions: list[RunningSession] = []
+        for vehicle in self._vehicles.values():
+            for holder in await vehicle.all():
+                if holder.node != self._node:
+                    continue
+                if holder.parked is not None:
+                    self._parked.setdefault(holder.ref.session, (vehicle, holder))
+                sessions.append(PodSession(self._pods, vehicle, holder, stopped=self._forget))
+        return sessions
+
+    # A parked agent
+
+    async def _from_parked(self, spec: SessionSpec, deadline: Deadline) -> PodSession | None:
+        """Give a parked agent its input. None when there is none that can have it; what there was is gone then."""
+        ref, steps = spec.plan.ref, Stopwatch()
+        vehicle, holder = self._parked.pop(ref.session, (None, None))
+        if vehicle is None or holder is None:
+            return None
+        if holder.parked == fingerprint(spec.plan):
+            try:
+                pod = await self._running_pod(spec, holder, vehicle, deadline)
+                steps.lap("pod")
+                streams = await attach(
+                    self._client,
+                    pod.metadata.name,
+                    container=CONTAINER,
+                    namespace=self._namespace,
+                    deadline=deadline.within(REACHED_WITHIN),
+                )
+                steps.lap("attach")
+            except (KubeError, SessionFailed) as error:
+                log.warning("session.parked-lost", session=ref.session, group=ref.folder, error=str(error))
+            except BaseException:
+                await to_the_end(self._taken_away(vehicle, holder))
+                raise
+            else:
+                return await self._given(
+                    spec, vehicle, holder, pod=pod, streams=streams, steps=steps, deadline=deadline
+                )
+        else:
+            log.info("session.parked-stale", session=ref.session, group=ref.folder)
+        await vehicle.remove(holder)
+        return None
+
+    async def _given(
+        self,
+        spec: SessionSpec,
+        vehicle: Vehicle,
+        holder: Holder,
+        *,
+        pod: Pod,
+        streams: AttachedStreams,
+        steps: Stopwatch,
+        deadline: Deadline,
+    ) -> PodSession:
+        """The session, when its agent has all of its input. Takes the pod away when it does not get it."""
+        try:
+            await self._send(spec, pod, streams, deadline)
+        except BaseException:
+            await to_the_end(self._taken_away(vehicle, holder))
+            raise
+        steps.lap("input")
+        ref = spec.plan.ref
+        self._nodes[ref.folder] = pod.spec.node_name
+        parked = holder.parked is not None
+        log.info(
+            "session.started", session=ref.session, group=ref.folder, pod=pod.metadata.name, parked=parked, **steps.laps
+        )
+        # Its kind is known again, now that it has one.
+        return PodSession(self._pods, vehicle, replace(holder, ref=ref), streams, stopped=self._forget)
+
+    def _forget(self, session: str) -> None:
+        self._parked.pop(session, None)
+
+    # Any other
+
+    async def _start(self, spec: SessionSpec) -> PodSession:
+        ref = spec.plan.ref
+        vehicle = self._vehicles[spec.plan.config.pattern]
+        deadline = Deadline.after(spec.plan.config.start_timeout)
+        steps = Stopwatch()
+        making = asyncio.create_task(
+            vehicle.make(self._placed(replace(spec.plan, parked=False)), deadline), name=f"create-{ref.session}"
+        )
+        try:
+            # Shielded: only a create that was waited for can be undone.
+            holder = await asyncio.shield(making)
+            steps.lap("create")
+            pod = await self._running_pod(spec, holder, vehicle, deadline)
+            steps.lap("pod")
+            streams = await self._attached(spec, pod, deadline)
+            steps.lap("attach")
+        except BaseException:
+            await to_the_end(self._discard(ref, vehicle, making))
+            raise
+        return await self._given(spec, vehicle, holder, pod=pod, streams=streams, steps=steps, deadline=deadline)
+
+    def _placed(self, plan: SessionPlan) -> SessionPlan:
+        """Where the group's volumes may still be attached."""
+        return replace(plan, near=self._nodes.get(plan.ref.folder))
+
+    async def _await_predecessors(self, ref: SessionRef, deadline: Deadline) -> None:
+        """Return when no pod of the group can touch its volumes any more.
+
+        The watch shows whether there is one to wait for. Asking the API server instead would cost
+        each start a call and tell no more: it is we who make the group's pods, one after the other.
+        """
+        group = names.slug(ref.folder)
+        await self.pods.synced(deadline)
+        while True:
+            pods = [pod for pod in self.pods.objects.values() if pod.metadata.label(labels.GROUP) == group]
+            pods = [pod for pod in pods if not over(pod)]
+            others = [pod for pod in pods if pod.metadata.label(labels.SESSION) != ref.session]
+            if not others:
+                return
+            if deadline.passed:
+                raise SessionFailed(ref.session, _predecessor(others[0]))
+            log.info("session.waits-for-predecessor", session=ref.session, pod=others[0].metadata.name)
+            await self._pods.look_again(others, deadline)
+
+    async def _running_pod(self, spec: SessionSpec, holder: Holder, vehicle: Vehicle, deadline: Deadline) -> Pod:
+        """The session's pod, its container running. Raises SessionFailed as soon as it never will be."""
+        session, folder = spec.plan.ref.session, spec.plan.ref.folder
+
+        def settled(pod: Pod) -> bool:
+            return pod.metadata.label(labels.SESSION) == session and (
+                over(pod)
+                or pod.container(CONTAINER).running is not None
+                or pod.metadata.deletion_timestamp is not None
+                or diagnose.hopeless_start(pod, CONTAINER) is not None
+            )
+
+        patience = LOOK_AGAIN
+        while True:
+            try:
+                pod = await self.pods.find(settled, deadline.within(patience))
+            except DeadlineExceeded as error:
+                if deadline.passed:
+                    raise SessionFailed(session, await self._lateness(spec, holder)) from error
+                found = self._pods.pod_of(session)
+                if found is not None and diagnose.without_room(found):
+                    await self.make_room(folder)
+                elif (
+                    found is None
+                    and (why := await self._podless(holder, vehicle))
+                    and not (why.kind is FailureKind.QUOTA and await self.make_room(folder))
+                ):
+                    raise SessionFailed(session, why) from error
+                patience = min(LOOK_AGAIN_AT_MOST, patience * 2)
+                continue
+            if pod.container(CONTAINER).running is not None and pod.metadata.deletion_timestamp is None:
+                return pod
+            raise SessionFailed(session, diagnose.hopeless_start(pod, CONTAINER) or _ended_unfed(pod))
+
+    async def _podless(self, holder: Holder, vehicle: Vehicle) -> Diagnosis | None:
+        """Why there will be no pod, or None while one may still come."""
+        if await vehicle.is_over(holder):
+            return diagnose.vanished(holder.name, None)
+        return diagnose.no_pod(holder.name, await self._client.events(holder.uid, namespace=self._namespace))
+
+    async def _lateness(self, spec: SessionSpec, holder: Holder) -> Diagnosis:
+        pod = self._pods.pod_of(spec.plan.ref.session)
+        subject = pod.metadata.uid if pod is not None else holder.uid
+        events = await self._client.events(subject, namespace=self._namespace)
+        claims = await self._claims(spec.plan)
+        return diagnose.late_start(holder.name, pod, CONTAINER, events, claims)
+
+    async def _claims(self, plan: SessionPlan) -> list[Claim]:
+        config, claims = plan.config, list[Claim]()
+        wanted = {mount.claim for mount in plan.extra if mount.claim is not None}
+        if config.pattern.has_claims:
+            mounts = layout.agent_mounts(config.layout, plan.ref.folder, plan.ref.session, config.transport)
+            wanted |= {mount.claim for mount in mounts}
+        for name in sorted(wanted):
+            try:
+                claims.append(slim(await self._client.get(CLAIMS, name, namespace=self._namespace), Claim))
+            except NotFound:
+                claims.append(Claim(metadata=Metadata(name=name)))
+        return claims
+
+    async def _attached(self, spec: SessionSpec, pod: Pod, deadline: Deadline) -> AttachedStreams:
+        """A connection to the agent's streams. Raises SessionFailed."""
+        name, attempt = pod.metadata.name, 0
+        while True:
+            try:
+                return await attach(
+                    self._client, name, container=CONTAINER, namespace=self._namespace, deadline=deadline
+                )
+            except KubeError as error:
+                final = isinstance(error, Forbidden | DeadlineExceeded)
+                now = self.pods.objects.get(name)
+                if final or deadline.passed or now is None or over(now):
+                    raise SessionFailed(spec.plan.ref.session, await self._unfed(name, error)) from error
+                log.info("attach.again", pod=name, error=error.message)
+                await asyncio.sleep(min(pause(attempt, error), deadline.remaining()))
+                attempt += 1
+
+    async def _send(self, spec: SessionSpec, pod: Pod, streams: AttachedStreams, deadline: Deadline) -> None:
+        """Hand over the input. Raises SessionFailed."""
+        try:
+            await streams.send(spec.stdin, deadline)
+        except KubeError as error:
+            await streams.close()
+            # An agent that ended tells more than the connection that ended with it.
+            raise SessionFailed(spec.plan.ref.session, await self._unfed(pod.metadata.name, error)) from error
+        except BaseException:
+            await streams.close()
+            raise
+
+    async def _unfed(self, name: str, error: KubeError) -> Diagnosis:
+        try:
+            pod = await self.pods.until(name, over_or_gone, Deadline.after(LOOK_AGAIN))
+        except DeadlineExceeded:
+            return diagnose.attach_failure(name, error)
+        return _ended_unfed(pod) if pod is not None else diagnose.vanished(name, None)
+
+    async def _discard(self, ref: SessionRef, vehicle: Vehicle, making: asyncio.Task[Holder]) -> None:
+        """Undo a start that failed or was cancelled, even one whose create had no answer: it may have succeeded."""
+        await asyncio.wait({making})
+        if not making.cancelled() and isinstance(making.exception(), AlreadyExists):
+            return
+        try:
+            if (holder := await vehicle.find(ref)) is not None:
+                await vehicle.remove(holder)
+        except (KubeError, SessionFailed) as error:
+            log.error("session.left-behind", session=ref.session, error=str(error))  # noqa: TRY400
+
+    async def _taken_away(self, vehicle: Vehicle, holder: Holder) -> None:
+        """What fails here is only logged: the first failure tells more."""
+        try:
+            await vehicle.remove(holder)
+        except (KubeError, SessionFailed) as error:
+            log.error("session.left-behind", session=holder.ref.session, error=str(error))  # noqa: TRY400
+
+
+def _ended_unfed(pod: Pod) -> Diagnosis:
+    found = diagnose.ending(pod, CONTAINER) if over(pod) else diagnose.loss(pod)
+    return found or Diagnosis(
+        FailureKind.STOPPED,
+        f"pod {pod.metadata.name} ended before its agent had its input: it was deleted, or its image ends by itself",
+        diagnose.INTERRUPTED,
+    )
+
+
+def _predecessor(pod: Pod) -> Diagnosis:
+    if pod.metadata.deletion_timestamp is not None:
+        return diagnose.undead(pod)
+    return Diagnosis(
+        FailureKind.START_TIMEOUT,
+        f"pod {pod.metadata.name} of session {pod.metadata.label(labels.SESSION)} still runs in the same group; "
+        "stop that session first",
+        diagnose.BUSY,
+    )
