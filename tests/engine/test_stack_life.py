@@ -123,6 +123,7 @@ def test_a_killed_run_does_not_block_the_next_one(project, control_plane):
                 os.killpg(process.pid, signal.SIGKILL)
                 break
     assert list((project.engine.state / "stacks" / ".pulumi" / "locks").rglob("*.json")), "it was killed in its work"
+    assert not list(project.engine.state.rglob("*.attrs")), "nothing is written in place that could be cut off"
 
     project.up()
 

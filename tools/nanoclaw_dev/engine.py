@@ -146,7 +146,9 @@ class Engine:
             "KUBECONFIG": os.devnull,
             _MARK: str(self.state),
             "PULUMI_HOME": str(home),
-            "PULUMI_BACKEND_URL": f"file://{backend}",
+            # Without metadata beside each file: the engine replaces a state as a whole, but would write
+            # those in place, and if it is killed there, no engine can read the state any more.
+            "PULUMI_BACKEND_URL": f"file://{backend}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE": self.passphrase,
             "PULUMI_SKIP_UPDATE_CHECK": "1",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
@@ -237,7 +239,7 @@ def _exclusive(lock: Path) -> Iterator[None]:
 
 
 def _repair(state: Path, stack: str) -> None:
-    """Take up the engine's own backup where it was killed while it wrote the stack's state.
+    """Take up the engine's own backup where the stack's state is cut off, as when the machine lost its power.
 
     What the last step made is missing in it, and is found again: creating is an upsert.
     """
