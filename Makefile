@@ -20,6 +20,9 @@ check: .venv ## format, lint, types, import contracts and the tests that need no
 test: .venv ## the whole suite on the real engine and a real cluster
 	@$(DEV) test
 
+matrix: .venv ## every way to run agents, and all that may befall them; writes docs/conformance.md
+	@$(DEV) matrix
+
 preview: .venv ## what `pulumi up` would change; STACK=dev names the stack
 	@$(DEV) preview $(STACK)
 
@@ -35,4 +38,4 @@ lock: .venv ## requirements/*.txt anew from the ranges in the pyproject files
 .venv:
 	@python3 tools/bootstrap.py
 
-.PHONY: .venv help up down env check test preview render bench lock
+.PHONY: .venv help up down env check test matrix preview render bench lock

@@ -1,4 +1,4 @@
-"""What the Makefile calls: `python -m nanoclaw_dev up|down|env|check|test|preview|render|bench|lock`.
+"""What the Makefile calls: `python -m nanoclaw_dev up|down|env|check|test|matrix|preview|render|bench|lock`.
 
 A mistake of the machine or its user is one sentence on stderr and exit code 1; anything else that
 goes wrong is a bug and shows its traceback.
@@ -19,6 +19,7 @@ COMMANDS = {
     "env": ("nanoclaw_dev.up:env", "what a shell needs for `pulumi` on this machine's cluster"),
     "check": ("nanoclaw_dev.check:check", "format, lint, types, import contracts and the tests that need no binary"),
     "test": ("nanoclaw_dev.test:test", "the whole suite on the real engine and a real cluster"),
+    "matrix": ("nanoclaw_dev.matrix:matrix", "every way to run agents, written to docs/conformance.md"),
     "preview": ("nanoclaw_dev.up:preview", "what `pulumi up` would change"),
     "render": ("nanoclaw_dev.render:render", "what a stack declares, as YAML files"),
     "bench": ("bench.harness:main", "measure, beside baselines, and write bench/results"),

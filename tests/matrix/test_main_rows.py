@@ -1,0 +1,29 @@
+"""The main rows of the matrix in the two columns that are least alike; the whole of it is `make matrix`."""
+
+import asyncio
+
+import pytest
+
+from nanoclaw_runtime.contract.config import Pattern, Transport
+from tests.matrix.columns import Column
+from tests.matrix.installations import on_cluster
+from tests.matrix.play import Verdict, play
+from tests.matrix.rows import ROWS
+
+pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(240)]
+
+MAIN = ("result", "follow-up", "controller crashes")
+
+
+@pytest.mark.parametrize(
+    "column", [Column(Pattern.JOB, Transport.BRIDGE), Column(Pattern.STATEFULSET)], ids=lambda column: column.name
+)
+def test_answers_follow_ups_and_a_crash_of_the_controller(column, cluster, tmp_path):
+    rows = [row for row in ROWS if row.name in MAIN]
+
+    async def played():
+        async with on_cluster(column, cluster, tmp_path / column.name.replace("/", "-")) as place:
+            return await play(place, rows)
+
+    cells = asyncio.run(played())
+    assert [(name, cell.note) for name, cell in cells.items() if cell.verdict is not Verdict.PASS] == []

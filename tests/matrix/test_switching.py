@@ -1,0 +1,141 @@
+"""From one way to run agents to another and back: a session runs meanwhile, nothing is lost, everybody remembers.
+
+By `pulumi up` of the same stack where the data stays in its claims; with `nanoclaw export` and `import` where it has
+to move. Three groups live through each change: one whose agent is in mid turn, one whose agent is idle, one without.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.config import Pattern, Transport
+from nanoclaw_runtime.kube.client import KubeClient
+from tests.matrix.columns import Column
+from tests.matrix.installations import up
+from tests.matrix.place import OnCluster
+from tests.matrix.play import Cell, Verdict
+from tests.matrix.scene import Scene
+
+pytestmark = [
+    pytest.mark.matrix,
+    pytest.mark.cluster,
+    pytest.mark.engine,
+    pytest.mark.docker,
+    pytest.mark.timeout(300),
+]
+
+WORKS, IDLES, QUIET = GROUPS = ("main", "Idle_1", "quiet")
+TURN = 12
+"""Seconds of the turn that is in flight: longer than an `up` takes to get to the controller."""
+
+JOB, STATEFULSET = Column(Pattern.JOB), Column(Pattern.STATEFULSET)
+BRIDGED = Column(Pattern.JOB, Transport.BRIDGE)
+
+
+@pytest.fixture(scope="module")
+def directions(record):
+    """Direction → what became of it."""
+    found = {}
+    yield found
+    record("switching", "whole change", found)
+
+
+@pytest.fixture(scope="module")
+def installation(nodes3, tmp_path_factory):
+    settings = JOB.settings() | {
+        "groups": [{"folder": each, "name": each, "requiresTrigger": False} for each in GROUPS]
+    }
+    made = up(nodes3, tmp_path_factory.mktemp("switching"), settings)
+    yield made
+    made.leave()
+
+
+@pytest.fixture
+async def place(installation):
+    async with await KubeClient.connect(installation.cluster.kubeconfig) as client:
+        yield OnCluster(installation, client)
+
+
+@pytest.fixture
+async def scenes(place):
+    async with contextlib.AsyncExitStack() as stack:
+        remote = await stack.enter_async_context(place.remote())
+        yield {group: await stack.enter_async_context(Scene.of(remote, group)) for group in GROUPS}
+
+
+@contextlib.contextmanager
+def kept(directions, name):
+    """The direction's cell, whether it held or not."""
+    begun = time.monotonic()
+    directions[name] = Cell(Verdict.FAIL, 0, "it did not hold")
+    yield
+    directions[name] = Cell(Verdict.PASS, time.monotonic() - begun)
+
+
+def runtime(**changed):
+    return lambda settings: settings | {"runtime": settings["runtime"] | changed}
+
+
+def pattern_of_groups(pattern):
+    return lambda settings: settings | {"groups": [each | {"pattern": pattern} for each in settings["groups"]]}
+
+
+@dataclass(frozen=True)
+class Change:
+    name: str
+    settings: Callable[[dict[str, Any]], dict[str, Any]]
+    owner: str
+    """Kind of what has the pods of agents behind it."""
+    bridged: bool = False
+
+
+CHANGES = [
+    Change("job → statefulset", runtime(pattern="statefulset"), "StatefulSet"),
+    Change("statefulset → job", runtime(pattern="job"), "Job"),
+    Change("volume → bridge", runtime(transport="bridge"), "Job", bridged=True),
+    Change("bridge → volume", runtime(transport="volume"), "Job"),
+    Change("job → statefulset, of a group", pattern_of_groups("statefulset"), "StatefulSet"),
+    Change("statefulset → job, of a group", pattern_of_groups("job"), "Job"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
+async def test_a_change_of_the_stack_keeps_every_message_and_every_memory(
+    installation, place, scenes, directions, change
+):
+    claims = await uids_of_claims(place)
+    with kept(directions, change.name):
+        said = f"before {change.name}"
+        idle = await scenes[IDLES].say(said)
+        ended = await scenes[QUIET].say(said)
+        await scenes[QUIET].over(ended.payload["session"])
+        sent = await scenes[WORKS].send(f"sleep {TURN}; echo {said}")
+        session = await scenes[WORKS].running(sent)
+        await asyncio.to_thread(installation.change, change.settings)
+        assert (await scenes[WORKS].answer(sent)).payload["session"] == session
+        await scenes[WORKS].over(session)
+        await scenes[IDLES].over(idle.payload["session"])
+        for scene in scenes.values():
+            answer = await scene.say("history")
+            assert said in answer.payload["text"].splitlines()[-1]
+            pod = await place.agent(answer.payload["session"])
+            assert [each["kind"] for each in pod["metadata"]["ownerReferences"]] == [change.owner]
+            assert (names.BRIDGE in containers(pod)) == change.bridged
+            assert scene.faults() == []
+    assert await uids_of_claims(place) == claims
+
+
+async def uids_of_claims(place):
+    """Of the groups' claims: the same ones, with the same data, before and after."""
+    found = await place.claims()
+    return {claim["metadata"]["name"]: claim["metadata"]["uid"] for claim in found}
+
+
+def containers(pod):
+    return {each["name"] for each in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]}
