@@ -1,0 +1,58 @@
+"""A process that wants a lease: says when it holds it, on stdout, or as spans of the machine's clock in a file.
+
+`python contender.py KUBECONFIG NAMESPACE LEASE NAME [FILE]`
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+
+import structlog
+
+from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.lease import Election, Timing
+
+QUICK = Timing(duration=1.0, renew=0.1, margin=0.4)
+
+
+async def main(kubeconfig: str, namespace: str, lease: str, name: str, file: str = "") -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with await KubeClient.connect(Path(kubeconfig)) as client:
+        election = Election(client, lease, name, namespace=namespace, timing=QUICK)
+        life = asyncio.create_task(election.run())
+        since, last, held = 0.0, 0.0, False
+        while not stop.is_set():
+            # The look and the clock belong together: held now means that nobody else may be, now.
+            now, holds = time.monotonic(), election.held
+            if holds and not held:
+                since = now
+            if held and not holds and file:
+                mark(file, since, last)
+            if holds != held and not file:
+                print("held", holds, flush=True)
+            if holds:
+                last = now
+            held = holds
+            await asyncio.sleep(0.01)
+        if held and file:
+            mark(file, since, last)
+        life.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await life
+
+
+def mark(file: str, since: float, until: float) -> None:
+    with Path(file).open("a") as record:
+        record.write(f"{since} {until}\n")
+
+
+if __name__ == "__main__":
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL)
+    )  # stdout is for the marks
+    asyncio.run(main(*sys.argv[1:]))
