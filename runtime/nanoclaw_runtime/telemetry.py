@@ -127,9 +127,42 @@ class Metrics:
             buckets=OWN_SHARE,
             registry=self.registry,
         )
+        self.parked_agents = Gauge(
+            "nanoclaw_parked_agents",
+            "Agents that were started before their message, by whether they have compiled and wait for it.",
+            ["state"],
+            registry=self.registry,
+        )
+        self.parking_hits = Counter(
+            "nanoclaw_parking_hits", "Sessions that began with a parked agent.", registry=self.registry
+        )
+        self.parking_misses = Counter(
+            "nanoclaw_parking_misses",
+            "Sessions that began without a parked agent where agents are parked.",
+            registry=self.registry,
+        )
+        self.parking_dropped = Counter(
+            "nanoclaw_parking_dropped", "Parked agents that were taken away, by why.", ["why"], registry=self.registry
+        )
+        self.parking_failed = Counter(
+            "nanoclaw_parking_failed",
+            "Agents that could not be parked, or died or were late instead of waiting for their input.",
+            registry=self.registry,
+        )
         self.ready = Gauge("nanoclaw_ready", "1 when the last readiness probe found all well.", registry=self.registry)
         self.watch_age_seconds = Gauge(
             "nanoclaw_watch_age_seconds", "Since something was last heard on a watch.", ["kind"], registry=self.registry
+        )
+        self.bridge_streams = Gauge(
+            "nanoclaw_bridge_streams", "Agents' pods whose files are carried now.", registry=self.registry
+        )
+        self.bridge_lost = Counter(
+            "nanoclaw_bridge_lost",
+            "Streams of agents' pods that broke off; the pod comes back, or its session is not known to be answered.",
+            registry=self.registry,
+        )
+        self.bridge_refused = Counter(
+            "nanoclaw_bridge_refused", "Connections to the bridge that were no pod of a session.", registry=self.registry
         )
         self.database_errors = Counter(
             "nanoclaw_database_errors", "Transactions the database refused.", registry=self.registry

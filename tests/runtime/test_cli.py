@@ -22,7 +22,7 @@ from nanoclaw_runtime.cli.doctor import Finding, Verdict
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.installation import only_namespace, token_of
 from nanoclaw_runtime.cli.stream import StreamReader
-from nanoclaw_runtime.controller.status import Check, GroupState, GroupStatus, SessionState, SessionStatus
+from nanoclaw_runtime.controller.status import Check, GroupState, GroupStatus, SessionState, SessionStatus, Warmth
 from nanoclaw_runtime.domain.model import SessionKind
 from nanoclaw_runtime.store.records import Event, EventType, Message, MessageState
 
@@ -48,6 +48,12 @@ def test_groups_are_shown_with_their_place_in_the_queue():
     assert "queued (2.)" in text
     assert "5 min" in text
     assert "\x1b" not in text
+
+
+def test_groups_are_shown_with_their_parked_agent():
+    status = GroupStatus("team", "Team", "http:team", False, GroupState.QUIET, None, 0, None, NOW, warm=Warmth.STARTING)
+    text = shown(render.groups([schemas.GroupView.of(status)], NOW))
+    assert "starting" in text.split("\n")[1].split()
 
 
 def test_sessions_are_shown_with_their_age():
@@ -79,6 +85,7 @@ def test_json_is_what_the_api_says():
             "estimatedWait": None,
             "origin": "declared",
             "priority": "normal",
+            "warm": "none",
         }
     ]
 

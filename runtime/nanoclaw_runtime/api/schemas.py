@@ -9,7 +9,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from nanoclaw_runtime.contract.config import Priority
-from nanoclaw_runtime.controller.status import Check, GroupState, GroupStatus, Origin, SessionState, SessionStatus
+from nanoclaw_runtime.controller.status import (
+    Check,
+    GroupState,
+    GroupStatus,
+    Origin,
+    SessionState,
+    SessionStatus,
+    Warmth,
+)
 from nanoclaw_runtime.controller.view import Accepted
 from nanoclaw_runtime.domain.model import SessionKind
 from nanoclaw_runtime.store.records import Event, EventType, Message, MessageState
@@ -69,6 +77,8 @@ class GroupView(Answer):
     """Seconds until it probably gets a place, while it waits for one."""
     origin: Origin = Origin.DECLARED
     priority: Priority = Priority.NORMAL
+    warm: Warmth = Warmth.NONE
+    """Whether its next session finds an agent that was started before its message."""
 
     @classmethod
     def of(cls, status: GroupStatus) -> Self:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from nanoclaw_runtime.api.schemas import EventView, GroupView, MessageView, SessionView
 from nanoclaw_runtime.cli.doctor import Finding, Verdict
+from nanoclaw_runtime.controller.status import Warmth
 from nanoclaw_runtime.store.records import EventType
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -72,7 +73,7 @@ def about(seconds: float | None) -> str:
 
 
 def groups(found: Iterable[GroupView], now: datetime) -> Table:
-    table = _table("group", "name", "state", "waiting", "session", "last activity")
+    table = _table("group", "name", "state", "waiting", "session", "warm", "last activity")
     for group in found:
         place = (
             f" ({group.queue_position}. {about(group.estimated_wait)}".rstrip() + ")" if group.queue_position else ""
@@ -83,6 +84,7 @@ def groups(found: Iterable[GroupView], now: datetime) -> Table:
             _state(group.state, place),
             str(group.waiting_messages),
             group.session or "-",
+            "-" if group.warm is Warmth.NONE else group.warm,
             age(group.last_activity, now),
         )
     return table

@@ -34,6 +34,15 @@ class GroupState(StrEnum):
     ACTIVE = "active"
 
 
+class Warmth(StrEnum):
+    """Whether a group's next session finds an agent that was started before its message."""
+
+    WAITING = "waiting"
+    """One has compiled and waits for its input."""
+    STARTING = "starting"
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class SessionStatus:
     """A session that is alive."""
@@ -63,6 +72,7 @@ class GroupStatus:
     """Seconds until it probably gets a place; None when it does not wait or that cannot be told."""
     origin: Origin = Origin.DECLARED
     priority: Priority = Priority.NORMAL
+    warm: Warmth = Warmth.NONE
 
 
 @dataclass(frozen=True)

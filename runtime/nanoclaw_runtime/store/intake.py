@@ -73,6 +73,12 @@ def last_activity(connection: sa.Connection) -> dict[str, datetime]:
     return {folder: created for folder, created in connection.execute(query)}  # noqa: C416
 
 
+def newest(connection: sa.Connection, after: int) -> dict[str, tuple[int, datetime]]:
+    later = sa.select(messages.c.folder, sa.func.max(messages.c.id), sa.func.max(messages.c.created))
+    query = later.where(messages.c.id > after).group_by(messages.c.folder)
+    return {folder: (number, created) for folder, number, created in connection.execute(query)}
+
+
 def hand_over(connection: sa.Connection, numbers: Sequence[int], folder: str, session: str, turn: int) -> None:
     """Waiting messages of the folder become a turn of the session; refuses the whole if one is not waiting."""
     _change(

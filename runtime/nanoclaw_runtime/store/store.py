@@ -83,6 +83,10 @@ class Store:
         """When something last happened in each group that ever had an event."""
         return await self.database.transaction(intake.last_activity)
 
+    async def newest(self, *, after: int = 0) -> dict[str, tuple[int, datetime]]:
+        """Of each group with messages whose number is above `after`: the highest number, and the latest time."""
+        return await self.database.transaction(lambda connection: intake.newest(connection, after))
+
     async def begin_session(
         self, ref: SessionRef, messages: Sequence[int], *, task: str | None = None, at: datetime
     ) -> int:

@@ -162,6 +162,19 @@ class TaskBook:
         )
         return await self._database.transaction(lambda connection: connection.scalar(query))
 
+    async def due_in_groups(self, before: datetime) -> dict[str, datetime]:
+        """When the next active task of each group is or was due that has one before this moment."""
+        query = (
+            sa.select(tasks.c.folder, sa.func.min(tasks.c.next_run))
+            .where(tasks.c.state == TaskState.ACTIVE, tasks.c.next_run <= before)
+            .group_by(tasks.c.folder)
+        )
+
+        def work(connection: sa.Connection) -> dict[str, datetime]:
+            return {folder: due for folder, due in connection.execute(query)}  # noqa: C416
+
+        return await self._database.transaction(work)
+
     async def pause(self, task_id: str) -> Task:
         """Raises TaskInvalid for a task that is over."""
         return await self._changed(task_id, lambda connection: _set_state(connection, task_id, TaskState.PAUSED))
