@@ -60,7 +60,7 @@ async def measure(
 ) -> None:
     """Run all rounds and write `start.md`."""
     about = table.machine()
-    ours, handmade, docked = Ours(), Times(), Times()
+    ours, by_hand, docked = Ours(), Times(), Times()
     async with installation.chat() as chat:
         with progress.step(f"Measuring {ROUNDS} cold starts of each kind") as step:
             sessions: dict[str, float] = {}  # id → seconds from the message's arrival to the agent having it
@@ -68,14 +68,14 @@ async def measure(
                 step.note(f"{max(number, 0)}/{ROUNDS}")
                 session, total = await _ours(chat, GROUPS[number % len(GROUPS)], ours)
                 sessions[session] = total
-                await _handmade(chat.client, chat.namespace, image, f"r{number + 1}", handmade)
-                await _docker(docker, image, docked)
+                await handmade(chat.client, chat.namespace, image, f"r{number + 1}", by_hand)
+                await by_docker(docker, image, docked)
         ours.own = await _own(chat, list(sessions.items())[1:])
-        for times in (ours, handmade, docked):
+        for times in (ours, by_hand, docked):
             del times.input[0], times.answer[0]
         with progress.step(f"Measuring {FOLLOW_UPS} follow-ups"):
-            ours.follow_up = await _follow_ups(chat, GROUPS[0])
-    text = _report(about, ours, handmade, docked)
+            ours.follow_up = await follow_ups(chat, GROUPS[0])
+    text = _report(about, ours, by_hand, docked)
     table.write(results / "start.md", text)
     progress.say(text)
 
@@ -94,7 +94,7 @@ async def _ours(chat: Chat, group: str, times: Ours) -> tuple[str, float]:
     return session, (running.created - arrived.created).total_seconds()
 
 
-async def _handmade(client: KubeClient, namespace: str, image: str, session: str, times: Times) -> None:
+async def handmade(client: KubeClient, namespace: str, image: str, session: str, times: Times) -> None:
     """The same Job with the same claims, by calls in a row and nothing around them."""
     config = ControllerConfig(
         agent=AgentSettings(
@@ -136,7 +136,7 @@ async def _running_pod(client: KubeClient, namespace: str, session: str) -> str:
     raise AssertionError("a watch does not end")
 
 
-async def _docker(docker: DockerEngine, image: str, times: Times) -> None:
+async def by_docker(docker: DockerEngine, image: str, times: Times) -> None:
     """`docker run -i --rm` as NanoClaw does it, with the input on its stdin at once."""
     sent_at = time.time()
     process = await asyncio.create_subprocess_exec(
@@ -183,7 +183,7 @@ async def _own(chat: Chat, sessions: Sequence[tuple[str, float]]) -> list[float]
     return [total - clusters[session] for session, total in sessions]
 
 
-async def _follow_ups(chat: Chat, group: str) -> list[float]:
+async def follow_ups(chat: Chat, group: str) -> list[float]:
     await chat.answer(await chat.send(group, "hello"))
     seconds = []
     for _ in range(FOLLOW_UPS):
@@ -197,7 +197,7 @@ def _input() -> bytes:
     return ContainerInput(prompt="hello", group_folder=BASELINE, chat_jid="http:x", is_main=False).encode()
 
 
-def _report(about: str, ours: Ours, handmade: Times, docked: Times) -> str:
+def _report(about: str, ours: Ours, by_hand: Times, docked: Times) -> str:
     intro = (
         f"{about}. The reference agent, image present, {ROUNDS} cold starts of each kind in turns on one node. "
         "Ours begins at the client's POST, through the API server's proxy; the handmade Job has the same manifest and "
@@ -208,8 +208,8 @@ def _report(about: str, ours: Ours, handmade: Times, docked: Times) -> str:
         "being closed, less three waits for the cluster: the Job's creation, its container, the attach. "
         "Goal: 50 ms at p99."
     )
-    inputs = {"nanoclaw": ours.input, "handmade Job + attach": handmade.input, "docker run": docked.input}
-    answers = {"nanoclaw": ours.answer, "handmade Job + attach": handmade.answer, "docker run": docked.answer}
+    inputs = {"nanoclaw": ours.input, "handmade Job + attach": by_hand.input, "docker run": docked.input}
+    answers = {"nanoclaw": ours.answer, "handmade Job + attach": by_hand.answer, "docker run": docked.answer}
     return "\n\n".join(
         [
             "# From a message to its agent",
