@@ -1,4 +1,8 @@
-"""Who may do what: the controller what the contract lists, the agents nothing."""
+"""Who may do what: the controller what the contract lists, the agents nothing.
+
+What it may do is of its namespace, but for one thing: with the transport `bridge` it asks whose token an agent's pod
+shows, and that belongs to no namespace.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_infra.settings.told import told
 from nanoclaw_runtime.contract import labels, names
-from nanoclaw_runtime.contract.permissions import Rule, controller_rules
+from nanoclaw_runtime.contract.permissions import Rule, controller_cluster_rules, controller_rules
 
 
 class Access(pulumi.ComponentResource):
@@ -63,7 +67,34 @@ class Access(pulumi.ComponentResource):
             ],
             opts=options,
         )
+        self._beyond_the_namespace(settings, namespace)
         self.register_outputs({"controllerAccount": self.controller_account})
+
+    def _beyond_the_namespace(self, settings: StackSettings, namespace: Namespace) -> None:
+        """Only where the contract lists anything; cluster-wide, so the name carries the namespace."""
+        rules = controller_cluster_rules(told(settings))
+        if not rules:
+            return
+        ours = kubernetes.meta.v1.ObjectMetaArgs(
+            name=f"{names.TOKEN_REVIEWER}-{settings.namespace.name}", labels=labels.component(labels.CONTROLLER)
+        )
+        options = pulumi.ResourceOptions(parent=self)
+        role = kubernetes.rbac.v1.ClusterRole(
+            names.TOKEN_REVIEWER, metadata=ours, rules=[_rule(rule) for rule in rules], opts=options
+        )
+        kubernetes.rbac.v1.ClusterRoleBinding(
+            names.TOKEN_REVIEWER,
+            metadata=ours,
+            role_ref=kubernetes.rbac.v1.RoleRefArgs(
+                api_group="rbac.authorization.k8s.io", kind="ClusterRole", name=role.metadata.name
+            ),
+            subjects=[
+                kubernetes.rbac.v1.SubjectArgs(
+                    kind="ServiceAccount", name=self.controller_account, namespace=namespace.name
+                )
+            ],
+            opts=options,
+        )
 
 
 def _rule(rule: Rule) -> kubernetes.rbac.v1.PolicyRuleArgs:

@@ -21,7 +21,7 @@ from nanoclaw_infra.settings import Stack
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_infra.settings.told import CONTROLLER_PRIORITY, priority_class, told
 from nanoclaw_runtime.contract import config, gateway, labels, layout, names, wire
-from nanoclaw_runtime.contract.config import Pattern
+from nanoclaw_runtime.contract.config import Pattern, Transport
 
 STOP_GRACE: Final = 30
 """Seconds for the controller to finish its writes; sessions go on without it."""
@@ -114,9 +114,8 @@ class Controller(pulumi.ComponentResource):
             spec=kubernetes.core.v1.ServiceSpecArgs(
                 selector=_OURS,
                 ports=[
-                    kubernetes.core.v1.ServicePortArgs(
-                        name=names.API_PORT_NAME, port=names.API_PORT, target_port=names.API_PORT_NAME
-                    )
+                    kubernetes.core.v1.ServicePortArgs(name=name, port=port, target_port=name)
+                    for name, port in _ports(stack.settings).items()
                 ],
             ),
             opts=self._options,
@@ -152,7 +151,12 @@ class Controller(pulumi.ComponentResource):
                     selector=selector,
                     template=pod,
                     revision_history_limit=3,
-                    update_strategy=kubernetes.apps.v1.DaemonSetUpdateStrategyArgs(type="RollingUpdate"),
+                    update_strategy=kubernetes.apps.v1.DaemonSetUpdateStrategyArgs(
+                        type="RollingUpdate",
+                        rolling_update=kubernetes.apps.v1.RollingUpdateDaemonSetArgs(
+                            max_unavailable="25%"  # one by one would outlast the roll-out of many nodes
+                        ),
+                    ),
                 ),
                 opts=options,
             )
@@ -180,6 +184,12 @@ class Controller(pulumi.ComponentResource):
         return pulumi.Output.secret(stash.output).apply(str)
 
 
+def _ports(settings: StackSettings) -> dict[str, int]:
+    """By name: the API, and where agents' pods keep their files equal with the controller's."""
+    bridge = {names.BRIDGE: names.BRIDGE_PORT} if settings.runtime.transport is Transport.BRIDGE else {}
+    return {names.API_PORT_NAME: names.API_PORT, **bridge}
+
+
 def _pod(
     settings: StackSettings,
     *,
@@ -201,7 +211,9 @@ def _pod(
         *_data_volumes(settings),
     ]
     return kubernetes.core.v1.PodTemplateSpecArgs(
-        metadata=kubernetes.meta.v1.ObjectMetaArgs(labels=_OURS, annotations=workload.pod_annotations(settings)),
+        metadata=kubernetes.meta.v1.ObjectMetaArgs(
+            labels=_OURS, annotations=workload.pod_annotations(settings, folders_of_nodes=True)
+        ),
         spec=kubernetes.core.v1.PodSpecArgs(
             service_account_name=account,
             automount_service_account_token=True,
@@ -240,14 +252,12 @@ def _container(settings: StackSettings, secrets: Container[str]) -> kubernetes.c
         image_pull_policy=controller.image_pull_policy,
         env=[
             *(kubernetes.core.v1.EnvVarArgs(name=name, value=value) for name, value in environment.items()),
-            kubernetes.core.v1.EnvVarArgs(
-                name=config.ENV_NAMESPACE,
-                value_from=kubernetes.core.v1.EnvVarSourceArgs(
-                    field_ref=kubernetes.core.v1.ObjectFieldSelectorArgs(field_path="metadata.namespace")
-                ),
-            ),
+            *(_field(name, path) for name, path in _fields(settings).items()),
         ],
-        ports=[kubernetes.core.v1.ContainerPortArgs(name=names.API_PORT_NAME, container_port=names.API_PORT)],
+        ports=[
+            kubernetes.core.v1.ContainerPortArgs(name=name, container_port=port)
+            for name, port in _ports(settings).items()
+        ],
         startup_probe=workload.probe("/healthz", names.API_PORT_NAME, period=1, failures=120),
         liveness_probe=workload.probe("/healthz", names.API_PORT_NAME, period=20, failures=3),
         readiness_probe=workload.probe("/readyz", names.API_PORT_NAME, period=2, failures=3),
@@ -261,9 +271,21 @@ def _container(settings: StackSettings, secrets: Container[str]) -> kubernetes.c
     )
 
 
+def _fields(settings: StackSettings) -> dict[str, str]:
+    """Variable → the field of its pod that it holds; with the pattern `nodelocal` a member says where it is."""
+    of_member = {config.ENV_NODE: "spec.nodeName", config.ENV_POD_IP: "status.podIP"}
+    nodelocal = settings.runtime.pattern is Pattern.NODELOCAL
+    return {config.ENV_NAMESPACE: "metadata.namespace", **(of_member if nodelocal else {})}
+
+
+def _field(name: str, path: str) -> kubernetes.core.v1.EnvVarArgs:
+    source = kubernetes.core.v1.ObjectFieldSelectorArgs(field_path=path)
+    return kubernetes.core.v1.EnvVarArgs(name=name, value_from=kubernetes.core.v1.EnvVarSourceArgs(field_ref=source))
+
+
 def _tree(settings: StackSettings) -> tuple[layout.Mount, ...]:
     folders = [group.folder for group in settings.groups.groups]
-    return layout.controller_mounts(settings.runtime.layout, folders)
+    return layout.controller_mounts(settings.runtime.layout, folders, settings.runtime.transport)
 
 
 def _data_mounts(settings: StackSettings) -> list[kubernetes.core.v1.VolumeMountArgs]:

@@ -20,12 +20,11 @@ from nanoclaw_infra.network import Network
 from nanoclaw_infra.openshift import SccBinding
 from nanoclaw_infra.priorities import Priorities
 from nanoclaw_infra.settings import Stack
+from nanoclaw_infra.settings.declared import claimed_folders
 from nanoclaw_infra.settings.place import ClusterSettings
-from nanoclaw_infra.settings.refusals import StackRefused
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_infra.storage import GroupClaims, InstallationClaims
 from nanoclaw_runtime.contract import names
-from nanoclaw_runtime.contract.config import RUNS
 
 
 class Installation(pulumi.ComponentResource):
@@ -36,7 +35,6 @@ class Installation(pulumi.ComponentResource):
 
     def __init__(self, name: str, stack: Stack) -> None:
         settings = stack.settings
-        _check_runs(stack)
         served = custom_resources(stack)
         provider = _provider(stack)
         super().__init__(
@@ -95,28 +93,12 @@ class Installation(pulumi.ComponentResource):
         self.register_outputs(dict(self.outputs))
 
 
-def _check_runs(stack: Stack) -> None:
-    """A pattern that no controller runs yet can be looked at. Raises StackRefused where it would be made."""
-    pattern = stack.settings.runtime.pattern
-    if pattern in RUNS or stack.render_to is not None:
-        return
-    told = (
-        f"nanoclaw:settings.runtime.pattern is {pattern.value!r}, which the controller of this version does not run; "
-        "preview and render show what it will be, `pulumi up` needs 'job'"
-    )
-    if not pulumi.runtime.is_dry_run():
-        raise StackRefused(stack.name, [told])
-    pulumi.log.warn(told)
-
-
 def _claims(
     name: str, settings: StackSettings, namespace: Namespace, opts: pulumi.ResourceOptions
 ) -> list[pulumi.Resource]:
     """Every claim that is declared; those of a group are one component, so that a preview shows them together."""
     components: list[InstallationClaims | GroupClaims] = [InstallationClaims(name, settings, namespace, opts=opts)]
-    if settings.runtime.pattern.has_claims:
-        folders = [*(group.folder for group in settings.groups.groups), *settings.storage.keep]
-        components += [GroupClaims(folder, settings, namespace, opts=opts) for folder in folders]
+    components += [GroupClaims(folder, settings, namespace, opts=opts) for folder in claimed_folders(settings)]
     return [claim for component in components for claim in component.claims]
 
 

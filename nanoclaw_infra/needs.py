@@ -12,24 +12,22 @@ from typing import Any, Final
 
 from nanoclaw_infra.discovery import EXTERNAL_SECRETS, SERVICE_MONITORS
 from nanoclaw_infra.namespace import pod_security
+from nanoclaw_infra.settings.declared import claim_needs, declared_claims, workloads
 from nanoclaw_infra.settings.file import read_stack
 from nanoclaw_infra.settings.network import API_SERVER_PORTS
 from nanoclaw_infra.settings.refusals import StackRefused
-from nanoclaw_infra.settings.rules import declared_claims
 from nanoclaw_infra.settings.stack import StackSettings
-from nanoclaw_infra.settings.storage import ONE_NODE, ONE_POD, StorageClassSettings
+from nanoclaw_infra.settings.storage import ONE_NODE, StorageClassSettings
 from nanoclaw_infra.settings.told import AGENT_PRIORITY, CONTROLLER_PRIORITY, priority_class, told
-from nanoclaw_runtime.contract.config import Pattern, Platform, Scheduling
+from nanoclaw_runtime.contract.config import Pattern, Platform, Scheduling, Transport
 from nanoclaw_runtime.contract.needs import (
     ApiServerNeed,
-    ClaimNeed,
     CustomKinds,
     Feature,
     Kind,
     Needs,
     SecretNeed,
     StackUnusable,
-    Workload,
 )
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
@@ -62,6 +60,13 @@ _GUARDRAILS: Final = Feature(
 _ONE_POD: Final = Feature(
     "the access mode ReadWriteOncePod", (1, 27), "storage.accessModes", "such claims are refused", essential=True
 )
+_BESIDE: Final = Feature(
+    "containers that run beside an agent from before its start",
+    (1, 29),
+    "runtime.transport",
+    "agents never start: the container beside them is waited for like one that ends",
+    essential=True,
+)
 _OPENSHIFT: Final = Feature("restricted-v2 for every account", (1, 25), "", "pods are refused", essential=True)
 
 
@@ -89,8 +94,8 @@ def needs(stack: str, settings: StackSettings) -> Needs:
         groups=settings.groups.groups,
         kinds=(*_ALWAYS, *_kinds(settings)),
         features=tuple(_features(settings)),
-        claims=tuple(_claims(settings)),
-        workloads=tuple(_workloads(settings)),
+        claims=tuple(claim_needs(settings)),
+        workloads=tuple(workloads(settings)),
         custom=tuple(_custom(settings)),
         secrets=tuple(_secrets(settings)),
         binds_constraint=settings.openshift.bind,
@@ -109,6 +114,7 @@ def _api_server(settings: StackSettings) -> ApiServerNeed:
 
 def _kinds(settings: StackSettings) -> Iterator[Kind]:
     nodelocal = settings.runtime.pattern is Pattern.NODELOCAL
+    bridged = settings.runtime.transport is Transport.BRIDGE
     guardrails, custom = settings.guardrails.enabled, {each.group for each in _custom(settings)}
     wanted = {
         Kind("Namespace", "namespaces", namespaced=False): settings.namespace.create,
@@ -122,12 +128,19 @@ def _kinds(settings: StackSettings) -> Iterator[Kind]:
         Kind("NetworkPolicy", "networkpolicies", "networking.k8s.io"): settings.network.enabled,
         Kind("PriorityClass", "priorityclasses", "scheduling.k8s.io", namespaced=False): settings.priorities.enabled,
         **{
+            Kind(kind, plural, "rbac.authorization.k8s.io", namespaced=False): bridged
+            for kind, plural in (("ClusterRole", "clusterroles"), ("ClusterRoleBinding", "clusterrolebindings"))
+        },
+        **{
             Kind(kind, plural, "admissionregistration.k8s.io", namespaced=False): guardrails
             for kind, plural in (
                 ("ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
                 ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
             )
         },
+        Kind(
+            "SecurityContextConstraints", "securitycontextconstraints", "security.openshift.io", namespaced=False
+        ): settings.openshift.make_scc,
         Kind("ServiceMonitor", "servicemonitors", _PROMETHEUS): _PROMETHEUS in custom,
         Kind("PrometheusRule", "prometheusrules", _PROMETHEUS): _PROMETHEUS in custom,
         Kind("ExternalSecret", "externalsecrets", _EXTERNAL_SECRETS): _EXTERNAL_SECRETS in custom,
@@ -141,43 +154,10 @@ def _features(settings: StackSettings) -> Iterator[Feature]:
         yield _GUARDRAILS
     if any(settings.storage.mode(claim.purpose) == "ReadWriteOncePod" for claim in declared_claims(settings)):
         yield _ONE_POD
+    if settings.runtime.transport is Transport.BRIDGE:
+        yield _BESIDE
     if settings.runtime.platform is Platform.OPENSHIFT:
         yield _OPENSHIFT
-
-
-def _claims(settings: StackSettings) -> Iterator[ClaimNeed]:
-    storage = settings.storage
-    for claim in declared_claims(settings):
-        yield ClaimNeed(
-            name=claim.name,
-            storage_class=storage.class_of(claim.purpose),
-            access_mode=storage.mode(claim.purpose),
-            size=storage.size(claim.purpose, claim.folder),
-            database=claim.purpose in ONE_POD,
-            adopted=claim.name in storage.adopt,
-        )
-
-
-def _workloads(settings: StackSettings) -> Iterator[Workload]:
-    """Our own pods have a priority of the stack's where it makes some, as its components have it."""
-    runtime, agent = settings.runtime, told(settings).agent
-    folder = runtime.node_root if runtime.pattern is Pattern.NODELOCAL else None
-    yield Workload("agent", agent.image, agent.resources, agent.scheduling, runtime.max_concurrent_sessions, folder)
-    own = {"controller": settings.controller} | ({"gateway": settings.gateway} if settings.gateway.enabled else {})
-    for name, workload in own.items():
-        yield Workload(
-            name,
-            settings.controller.image,
-            workload.resources,
-            _prioritised(settings, workload.scheduling),
-            node_folder=folder if name == "controller" else None,
-        )
-
-
-def _prioritised(settings: StackSettings, given: Scheduling) -> Scheduling:
-    if not settings.priorities.enabled or given.priority_class is not None:
-        return given
-    return given.model_copy(update={"priority_class": priority_class(settings, CONTROLLER_PRIORITY)})
 
 
 def _priorities(settings: StackSettings) -> tuple[str, ...]:

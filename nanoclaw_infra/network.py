@@ -1,8 +1,9 @@
 """Who may talk to whom: nothing, and then what each kind of pod needs.
 
 An agent reaches cluster DNS and the model, or the gateway in front of it; not the API server, not
-the controller, not another agent. Policies are additive, so each says one thing. Rules match pods
-and their own ports, behind every Service. Whether anybody enforces them is the cluster's network
+another agent, and of the controller nothing but the port of the bridge, where the stack has one: what
+the container beside it may, it may, too. Policies are additive, so each says one thing. Rules match
+pods and their own ports, behind every Service. Whether anybody enforces them is the cluster's network
 plug-in; `nanoclaw doctor --stack` looks for one.
 """
 
@@ -18,7 +19,7 @@ from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.settings.network import ANTHROPIC, API_SERVER_PORTS, HTTPS, TELEGRAM, ApiServer, Peer
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_runtime.contract import gateway, labels, names
-from nanoclaw_runtime.contract.config import Platform
+from nanoclaw_runtime.contract.config import Pattern, Platform, Transport
 
 DNS_PORTS: Final = (53, 5353)
 """Of the DNS pods, not of their Service; OpenShift's listen on the second."""
@@ -89,8 +90,9 @@ def _of_agents(settings: StackSettings) -> _Egress:
     wanted: Sequence[Peer] | None = settings.network.agents
     if wanted is None:
         wanted = () if settings.gateway.enabled else _addresses(ANTHROPIC)
-    gateway = _ours(labels.GATEWAY, names.GATEWAY_PORT)
-    return _egress([*wanted, *([gateway] if settings.gateway.enabled else [])])
+    gateway, bridge = _ours(labels.GATEWAY, names.GATEWAY_PORT), _ours(labels.CONTROLLER, names.BRIDGE_PORT)
+    own = [*([gateway] if settings.gateway.enabled else []), *([bridge] if _bridged(settings) else [])]
+    return _egress([*wanted, *own])
 
 
 def _of_controller(settings: StackSettings) -> _Egress:
@@ -98,6 +100,8 @@ def _of_controller(settings: StackSettings) -> _Egress:
     peers = [*network.controller]
     if channels.telegram is not None and channels.telegram.has_default_url:
         peers += _addresses(TELEGRAM)
+    if settings.runtime.pattern is Pattern.NODELOCAL:  # each passes on what is another's
+        peers.append(_ours(labels.CONTROLLER, names.API_PORT))
     if network.api_server is None:
         return [_anywhere_at(API_SERVER_PORTS), *_egress(peers)]
     return _egress([*_addresses(network.api_server.cidrs, network.api_server.ports), *peers])
@@ -111,10 +115,18 @@ def _of_gateway(settings: StackSettings) -> Sequence[Peer]:
 def _to_controller(settings: StackSettings) -> _Rules:
     """Its API, for the API server's proxy and for whoever the stack names. Agents are stopped where they start."""
     network = settings.network
+    agents = [_ours(labels.AGENT, names.BRIDGE_PORT)] if _bridged(settings) else []
+    bridge = _ingress(agents, names.BRIDGE_PORT)
     if network.api_server is None:
-        return [kubernetes.networking.v1.NetworkPolicyIngressRuleArgs(ports=_ports([names.API_PORT]))]
+        return [kubernetes.networking.v1.NetworkPolicyIngressRuleArgs(ports=_ports([names.API_PORT])), *bridge]
     callers = [*_api_proxy(settings, network.api_server), *network.clients, *network.scrapers]
-    return _ingress(callers, names.API_PORT)
+    if settings.runtime.pattern is Pattern.NODELOCAL:
+        callers.append(_ours(labels.CONTROLLER, names.API_PORT))
+    return [*_ingress(callers, names.API_PORT), *bridge]
+
+
+def _bridged(settings: StackSettings) -> bool:
+    return settings.runtime.transport is Transport.BRIDGE
 
 
 def _to_gateway(settings: StackSettings) -> _Rules:

@@ -39,7 +39,8 @@ _HEAD: Final = """\
 
 What `stacks/Pulumi.<stack>.yaml` may say. A mistake stops `pulumi preview` with field, value and remedy; an editor with
 a YAML language server shows it while you type, in a file that begins as this one does. The committed stacks are made
-to be copied: `dev`, `production`, `openshift`, `warm` (agents wait for messages) and `nodelocal` (disks of nodes).
+to be copied: `dev`, `production`, `openshift`, `warm` (agents wait for messages), `bridge` (no shared file system) and
+`nodelocal` (disks of nodes).
 
 ```yaml
 # yaml-language-server: $schema=schema.json

@@ -13,6 +13,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.namespace import KEPT, Namespace
+from nanoclaw_infra.settings.declared import installation_claims
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_infra.settings.storage import StorageClassSettings
 from nanoclaw_runtime.contract import claims, labels, names
@@ -32,8 +33,7 @@ class InstallationClaims(pulumi.ComponentResource):
         super().__init__("nanoclaw:storage:InstallationClaims", name, {}, opts)
         if settings.storage.make_class is not None:
             _storage_class(settings.storage.make_class, pulumi.ResourceOptions(parent=self))
-        wanted = claims.installation_claims(settings.runtime.layout) if settings.runtime.pattern.has_claims else ()
-        self.claims = declare(wanted, settings, namespace, parent=self)
+        self.claims = declare(installation_claims(settings), settings, namespace, parent=self)
         self.register_outputs({})
 
 

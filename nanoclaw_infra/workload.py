@@ -14,7 +14,7 @@ import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_runtime.contract import labels, layout
-from nanoclaw_runtime.contract.config import Platform, Resources, Scheduling, Toleration
+from nanoclaw_runtime.contract.config import RESTRICTED_SCC, Platform, Resources, Scheduling, Toleration
 
 USER: Final = 1000
 """uid, gid and fsGroup on plain Kubernetes, where nobody else chooses them; the agents' image insists on it."""
@@ -26,11 +26,15 @@ SCRATCH_SIZE: Final = "1Gi"
 """Beyond it the kubelet evicts the pod that filled its node, and no other."""
 
 
-def pod_annotations(settings: StackSettings) -> dict[str, str] | None:
-    """OpenShift's constraint, pinned so that one of higher priority cannot take the pod and give it another uid."""
+def pod_annotations(settings: StackSettings, *, folders_of_nodes: bool = False) -> dict[str, str] | None:
+    """OpenShift's constraint, pinned so that one of higher priority cannot take the pod and give it another uid.
+
+    One that the stack makes is for pods with `folders_of_nodes` alone.
+    """
     if settings.runtime.platform is not Platform.OPENSHIFT:
         return None
-    return {labels.REQUIRED_SCC: settings.openshift.scc}
+    own = settings.openshift.make_scc and not folders_of_nodes
+    return {labels.REQUIRED_SCC: RESTRICTED_SCC if own else settings.openshift.scc}
 
 
 def pod_security(settings: StackSettings) -> kubernetes.core.v1.PodSecurityContextArgs:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from nanoclaw_infra.policies.declared import Declared
-from nanoclaw_runtime.contract import labels
+from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.contract.permissions import BRIDGE_RULES
 
 SCC_ROLE: Final = "system:openshift:scc:"
 
@@ -38,12 +39,24 @@ def no_wildcard_rights(declared: Declared) -> Iterator[str]:
 
 
 def no_cluster_rights(declared: Declared) -> Iterator[str]:
-    if declared.kind in {"ClusterRole", "ClusterRoleBinding"}:
+    if declared.kind in {"ClusterRole", "ClusterRoleBinding"} and not _reviews_tokens(declared):
         yield declared.says("kind", "reaches beyond the namespace; write a Role or a RoleBinding")
     role = declared.manifest.get("roleRef") or {}
     theirs = role.get("kind") == "ClusterRole" and not str(role.get("name", "")).startswith(SCC_ROLE)
     if declared.kind == "RoleBinding" and theirs:
         yield declared.says("roleRef", f"is the ClusterRole {role.get('name')}, which is not ours; bind a Role")
+
+
+def _reviews_tokens(declared: Declared) -> bool:
+    """Whether it is the bridge's one right beyond the namespace, and that alone."""
+    if not declared.name.startswith(f"{names.TOKEN_REVIEWER}-"):
+        return False
+    if declared.kind == "ClusterRoleBinding":
+        return bool((declared.manifest.get("roleRef") or {}).get("name") == declared.name)
+    wanted = [
+        {"apiGroups": [rule.api_group], "resources": [*rule.resources], "verbs": [*rule.verbs]} for rule in BRIDGE_RULES
+    ]
+    return bool(declared.manifest.get("rules") == wanted)
 
 
 def never_privileged(declared: Declared) -> Iterator[str]:

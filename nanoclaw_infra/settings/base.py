@@ -25,6 +25,7 @@ OWN_KEYS: Final = {
 
 FILLED_IN: Final = {
     "registrationStorage": "nanoclaw:settings.storage",
+    "bridgeImage": "nanoclaw:settings.controller.image",
     "scc": "nanoclaw:settings.openshift.scc",
     "closedNetwork": "nanoclaw:settings.network",
     "gateway": "nanoclaw:settings.gateway",

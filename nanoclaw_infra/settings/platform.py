@@ -17,6 +17,10 @@ class OpenShiftSettings(Settings):
     """The one that all pods of the installation ask for."""
     bind: bool = False
     """Whether the accounts of the installation are given the right to use it; not needed for `restricted-v2`."""
+    make_scc: bool = False
+    """Whether the stack makes it, for the pattern `nodelocal`: folders of nodes, uid 1000, and nothing else beyond
+    `restricted-v2`. Whoever may make pods as the controller's or the agents' account can then read and write, as uid
+    1000, any folder of any node, because a constraint cannot name folders; only the guardrails can."""
 
 
 class PrioritySettings(Settings):

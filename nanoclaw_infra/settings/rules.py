@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+from nanoclaw_infra.settings import patterns
+from nanoclaw_infra.settings.declared import claim_needs, declared_claims, parked, workloads
 from nanoclaw_infra.settings.mounts import mount_problems
 from nanoclaw_infra.settings.network import METADATA
 from nanoclaw_infra.settings.storage import ONE_POD, only_one_node
-from nanoclaw_runtime.contract import claims, quantities, wire
-from nanoclaw_runtime.contract.claims import Claim, Layout
-from nanoclaw_runtime.contract.config import RESTRICTED_SCC, Pattern, Placement, Platform
+from nanoclaw_runtime.contract import quantities, wire
+from nanoclaw_runtime.contract.claims import Layout
+from nanoclaw_runtime.contract.config import Placement, Transport
+from nanoclaw_runtime.contract.needs import amounts
 
 if TYPE_CHECKING:
     from nanoclaw_infra.settings.stack import StackSettings
@@ -31,23 +34,10 @@ def problems(settings: StackSettings) -> list[str]:
     return found
 
 
-def declared_claims(settings: StackSettings) -> tuple[Claim, ...]:
-    """Every claim the stack declares, those of kept folders included."""
-    if not settings.runtime.pattern.has_claims:
-        return claims.gateway_claims() if settings.gateway.enabled else ()
-    layout = settings.runtime.layout
-    folders = [*(group.folder for group in settings.groups.groups), *settings.storage.keep]
-    return (
-        *claims.installation_claims(layout),
-        *(claim for folder in folders for claim in claims.group_claims(layout, folder)),
-        *(claims.gateway_claims() if settings.gateway.enabled else ()),
-    )
-
-
 def _access_modes(settings: StackSettings) -> Iterator[str]:
-    """Controller and agents mount a group's claims at the same time, from wherever they run."""
+    """Controller and agents mount a group's claims at the same time, from wherever they run; not with the bridge."""
     runtime, storage = settings.runtime, settings.storage
-    if not runtime.pattern.has_claims:
+    if not runtime.pattern.has_claims or runtime.transport is Transport.BRIDGE:
         return
     shared = {claim.purpose for claim in declared_claims(settings)} - ONE_POD
     for purpose in sorted(shared):
@@ -56,13 +46,15 @@ def _access_modes(settings: StackSettings) -> Iterator[str]:
         if mode == "ReadWriteOncePod":
             yield (
                 f"{field} is {mode!r}, but the controller and an agent mount the claim at the same time; write "
-                "'ReadWriteMany', or 'ReadWriteOnce' with runtime.placement 'controller-node'"
+                "'ReadWriteMany', 'ReadWriteOnce' with runtime.placement 'controller-node', or runtime.transport "
+                "'bridge'"
             )
             return
         if mode == "ReadWriteOnce" and runtime.placement is Placement.ANYWHERE:
             yield (
                 f"{field} is {mode!r}, so controller and agents must share a node, and runtime.placement is "
-                f"{runtime.placement.value!r}; write 'controller-node' there, or use 'ReadWriteMany'"
+                f"{runtime.placement.value!r}; write 'controller-node' there, runtime.transport 'bridge', or use "
+                "'ReadWriteMany'"
             )
             return
 
@@ -76,7 +68,7 @@ def _made_class(settings: StackSettings) -> Iterator[str]:
             yield (
                 f"{_SETTINGS}.storage.makeClass: the volumes of {made.provisioner!r} are mounted by one node at a time "
                 f"each, and the claim {claim.name!r} asks for 'ReadWriteMany'; write accessMode 'ReadWriteOnce' with "
-                "runtime.placement 'controller-node', or a class of a shared file system"
+                "runtime.transport 'bridge' or runtime.placement 'controller-node', or a class of a shared file system"
             )
             return
 
@@ -84,7 +76,7 @@ def _made_class(settings: StackSettings) -> Iterator[str]:
 def _groups_of_storage(settings: StackSettings) -> Iterator[str]:
     declared = {group.folder for group in settings.groups.groups}
     kept = set(settings.storage.keep)
-    if both := sorted(declared & kept):
+    if (both := sorted(declared & kept)) and settings.runtime.pattern.has_claims:
         yield f"{_SETTINGS}.storage.keep names {both[0]!r}, which is among the groups; remove it from one of the two"
     if unknown := sorted(settings.storage.group_sizes.keys() - declared - kept):
         yield f"{_SETTINGS}.storage.groupSizes names {unknown[0]!r}, which is no group of the stack; correct it"
@@ -101,56 +93,17 @@ def _groups_of_storage(settings: StackSettings) -> Iterator[str]:
         )
 
 
-def _placement(settings: StackSettings) -> Iterator[str]:
-    runtime = settings.runtime
-    if runtime.pattern is Pattern.NODELOCAL and runtime.placement is not Placement.ANYWHERE:
-        yield (
-            f"{_SETTINGS}.runtime.placement is {runtime.placement.value!r}, but with the pattern 'nodelocal' each "
-            "group has a node of its own; remove it"
-        )
-    on_openshift = runtime.platform is Platform.OPENSHIFT
-    if runtime.pattern is Pattern.NODELOCAL and on_openshift and settings.openshift.scc.startswith("restricted"):
-        yield (
-            f"{_SETTINGS}.openshift.scc is {settings.openshift.scc!r}, which forbids the folders of nodes that the "
-            "pattern 'nodelocal' lives on; name one that permits hostPath, or use the pattern 'job'"
-        )
-
-
-def _constraints(settings: StackSettings) -> Iterator[str]:
-    openshift = settings.openshift
-    if settings.runtime.platform is not Platform.OPENSHIFT and (openshift.bind or openshift.scc != RESTRICTED_SCC):
-        yield f"{_SETTINGS}.openshift is for OpenShift; remove it, or write nanoclaw:platform 'openshift'"
-
-
 def _quota(settings: StackSettings) -> Iterator[str]:
     """A quota below what the stack itself asks for would leave the last sessions waiting for ever."""
-    hard, storage = settings.namespace.quota, settings.storage
-    agents = settings.runtime.max_concurrent_sessions
-    workloads = [(agents, settings.runtime.agent.resources), (1, settings.controller.resources)]
-    if settings.gateway.enabled:
-        workloads.append((1, settings.gateway.resources))
-    volumes = declared_claims(settings)
-    needs = {
-        "pods": Decimal(sum(count for count, _ in workloads)),
-        "persistentvolumeclaims": Decimal(len(volumes)),
-        "requests.storage": sum(
-            (quantities.parse(storage.size(claim.purpose, claim.folder)) for claim in volumes), Decimal(0)
-        ),
-    }
-    for resource in ("cpu", "memory"):
-        for side, field in (("requests", "request"), ("limits", "limit")):
-            needs[f"{side}.{resource}"] = sum(
-                (count * quantities.parse(getattr(each, f"{resource}_{field}")) for count, each in workloads),
-                Decimal(0),
-            )
-    for resource, alias in (("cpu", "requests.cpu"), ("memory", "requests.memory")):
-        needs[resource] = needs[alias]
-    for resource, amount in hard.items():
+    needs = amounts([*workloads(settings)], [*claim_needs(settings)])
+    sessions, waiting = settings.runtime.max_concurrent_sessions, parked(settings)
+    what = f"{sessions} sessions{f' and {waiting} parked agents' * bool(waiting)}"
+    for resource, amount in settings.namespace.quota.items():
         if resource in needs and (Decimal(0) if amount == "0" else quantities.parse(amount)) < needs[resource]:
             yield (
-                f"{_SETTINGS}.namespace.quota.{resource} is {amount!r}, and {agents} sessions with the controller and "
+                f"{_SETTINGS}.namespace.quota.{resource} is {amount!r}, and {what} with the controller and "
                 f"their claims need {quantities.readable(resource, needs[resource])}; raise it, or lower "
-                "runtime.maxConcurrentSessions"
+                f"runtime.maxConcurrentSessions{' or runtime.parking.pods' * bool(waiting)}"
             )
 
 
@@ -201,8 +154,11 @@ RULES: Final[tuple[Callable[[StackSettings], Iterator[str]], ...]] = (
     _access_modes,
     _made_class,
     _groups_of_storage,
-    _placement,
-    _constraints,
+    patterns.nodelocal,
+    patterns.constraints,
+    patterns.permissions,
+    patterns.groups,
+    patterns.parking,
     _quota,
     _reach,
     _gateway,

@@ -82,7 +82,9 @@ class StorageSettings(Settings):
     make_class: StorageClassSettings | None = None
     """A StorageClass to make, for `storageClass` or `databaseStorageClass` to name."""
     access_mode: AccessMode = "ReadWriteMany"
-    """Of the groups' claims. Controller and agents mount them together: ReadWriteOnce keeps all of them on one node."""
+    """Of the groups' claims, for good: no claim ever changes it, so it never follows from `runtime.transport`. With
+    `volume` controller and agents mount them together, and ReadWriteOnce keeps all of them on one node; with `bridge`
+    agents mount them alone, and ReadWriteOnce or ReadWriteOncePod will do."""
     access_modes: dict[Purpose, AccessMode] = Field(default_factory=dict)
     """Access mode by purpose, where it is another; ReadWriteOnce for databases unless said here."""
     sizes: dict[Purpose, Quantity] = Field(
@@ -92,7 +94,8 @@ class StorageSettings(Settings):
     group_sizes: dict[Folder, dict[Purpose, Quantity]] = Field(default_factory=dict)
     """Size by group and purpose, where a group needs another."""
     keep: tuple[Folder, ...] = ()
-    """Folders of groups that are gone and whose claims stay declared, so that nothing of theirs is lost."""
+    """Folders of groups that are gone and whose claims stay declared, so that nothing of theirs is lost; with the
+    pattern `nodelocal` of any group, for the way back."""
     adopt: tuple[ObjectName, ...] = ()
     """Claims that exist already and are taken over as they are, such as those a former stack left."""
 

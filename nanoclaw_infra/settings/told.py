@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from nanoclaw_infra.settings.stack import StackSettings
+from typing import TYPE_CHECKING
+
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Layout, group_claims
-from nanoclaw_runtime.contract.config import ControllerConfig, RegistrationStorage
+from nanoclaw_runtime.contract.config import ControllerConfig, RegistrationStorage, Transport
+
+if TYPE_CHECKING:
+    from nanoclaw_infra.settings.stack import StackSettings
 
 AGENT_PRIORITY = "agent"
 CONTROLLER_PRIORITY = "controller"
@@ -23,6 +27,7 @@ def told(settings: StackSettings) -> ControllerConfig:
             "closed_network": _is_closed(settings),
             "gateway": settings.gateway.enabled,
             "registration_storage": _registration_storage(settings),
+            "bridge_image": settings.controller.image if settings.runtime.transport is Transport.BRIDGE else "",
         }
     )
 

@@ -156,7 +156,7 @@ def test_the_reader_is_found_by_its_entry_point():
 
 def test_a_stack_is_read_from_the_current_folder_or_the_checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StackUnusable, match="there are the stacks dev, local"):
+    with pytest.raises(StackUnusable, match="there are the stacks bridge, dev, local"):
         reader.read("none", None, {})
     (tmp_path / "Pulumi.yaml").write_text("name: other\n")
     with pytest.raises(StackUnusable, match=r"there are the stacks \(none\)"):

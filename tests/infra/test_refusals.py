@@ -164,7 +164,7 @@ def test_a_mistake_is_told_with_field_value_and_remedy(path, value, sentence):
 LONG = "x" * 500
 
 KINDS = [
-    refusal("runtime", "two words", value=1, says="runtime['two words'] is not a setting; there are agent, assistantName, channels, closeGrace, deadline, idleProtection, idleTimeout, keepFinished, maxConcurrentSessions, mountAllowlist, nodeRoot, pattern, placement, registration, sessionTimeout, startTimeout, timezone", id="a field of two words"),
+    refusal("runtime", "two words", value=1, says="runtime['two words'] is not a setting; there are agent, assistantName, channels, closeGrace, deadline, fixPermissions, idleProtection, idleTimeout, keepFinished, maxConcurrentSessions, mountAllowlist, nodeRoot, nodelocal, parking, pattern, placement, registration, sessionTimeout, startTimeout, switchDeadline, timezone, transport", id="a field of two words"),
     refusal("runtime", "idleTimeout", value="soon", says="runtime.idleTimeout is 'soon'; write a number", id="a word for a number"),
     refusal("runtime", "idleTimeout", value=0, says="runtime.idleTimeout is 0; write a number above 0", id="not above"),
     refusal("runtime", "deadline", value=60, says="runtime.deadline is 60; write 3600 or more", id="too little"),
@@ -490,6 +490,6 @@ def test_a_file_that_is_no_stack_is_told(tmp_path, text, sentence):
 
 def test_an_unknown_stack_is_told_with_those_there_are():
     with pytest.raises(
-        StackRefused, match=r"there is no file .*Pulumi\.prod\.yaml; there are the stacks dev, .*production"
+        StackRefused, match=r"there is no file .*Pulumi\.prod\.yaml; there are the stacks bridge, dev, .*production"
     ):
         read_stack("prod", CHECKOUT, {})

@@ -37,7 +37,7 @@ def environment():
 
 
 def test_there_is_a_stack_for_every_kind_of_cluster():
-    assert {"local", "dev", "openshift", "production", "warm", "nodelocal"} <= set(STACKS)
+    assert {"local", "dev", "openshift", "production", "warm", "bridge", "nodelocal"} <= set(STACKS)
 
 
 @pytest.mark.parametrize("file", FILES, ids=STACKS)

@@ -16,10 +16,12 @@ from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Purpose
 from nanoclaw_runtime.contract.config import ControllerConfig, RegistrationStorage
 from nanoclaw_runtime.contract.gateway import OPERATIONS_PORT
-from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, REGISTRATION_RULES
+from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, REGISTRATION_RULES, STATEFULSET_RULES
 from tests.infra.recording import STACKS, configuration, is_secret, manifests, record, settings
 
 GOLDEN = Path(__file__).parent / "golden"
+ALWAYS = CONTROLLER_RULES + STATEFULSET_RULES
+"""Of a controller whose groups have claims: each of them chooses its pattern."""
 
 
 class _Readable(yaml.SafeDumper):
@@ -56,7 +58,7 @@ def test_the_role_is_the_contracts_list_and_nothing_else():
 
     assert [
         (rule["apiGroups"], rule["resources"], rule["verbs"], rule.get("resourceNames", [])) for rule in role["rules"]
-    ] == [([rule.api_group], list(rule.resources), list(rule.verbs), list(rule.names)) for rule in CONTROLLER_RULES]
+    ] == [([rule.api_group], list(rule.resources), list(rule.verbs), list(rule.names)) for rule in ALWAYS]
 
 
 def registering(**runtime):
@@ -75,7 +77,7 @@ def test_a_controller_that_adds_groups_gets_the_rights_and_the_storage_for_it():
     rules = objects(registered)["Role", names.CONTROLLER]["rules"]
 
     assert [rule["resources"] for rule in rules[-2:]] == [["persistentvolumeclaims"], ["deployments"]]
-    assert len(rules) == len(CONTROLLER_RULES + REGISTRATION_RULES)
+    assert len(rules) == len(ALWAYS + REGISTRATION_RULES)
     assert told(registered).registration_storage == RegistrationStorage(
         storage_class=None,
         access_modes=dict.fromkeys((Purpose.GROUP, Purpose.IPC, Purpose.SESSIONS), "ReadWriteMany"),
@@ -87,7 +89,7 @@ def test_groups_that_are_added_need_nothing_where_they_share_one_claim():
     shared = {"nanoclaw:settings": registering(), "nanoclaw:layout": "shared"}
     registered = record("local", configuration("local", shared))
 
-    assert len(objects(registered)["Role", names.CONTROLLER]["rules"]) == len(CONTROLLER_RULES)
+    assert len(objects(registered)["Role", names.CONTROLLER]["rules"]) == len(ALWAYS)
     assert told(registered).registration_storage is None
 
 

@@ -29,6 +29,10 @@ ENV_CREDENTIALS_DIR: Final = "NANOCLAW_CREDENTIALS_DIR"
 ENV_API_TOKEN_DIR: Final = "NANOCLAW_API_TOKEN_DIR"  # noqa: S105
 ENV_TREE: Final = "NANOCLAW_TREE"
 ENV_NAMESPACE: Final = "NANOCLAW_NAMESPACE"
+ENV_NODE: Final = "NANOCLAW_NODE"
+"""With the pattern `nodelocal`: the node a member serves."""
+ENV_POD_IP: Final = "NANOCLAW_POD_IP"
+"""With the pattern `nodelocal`: where the other members find this one."""
 ENV_DATABASE_URL: Final = "NANOCLAW_DATABASE_URL"
 """Optional; SQLite on the store claim when it is not set."""
 
@@ -62,10 +66,6 @@ class Pattern(StrEnum):
     def has_claims(self) -> bool:
         """Whether groups keep their data in PersistentVolumeClaims, not in folders of a host."""
         return self in {Pattern.JOB, Pattern.STATEFULSET}
-
-
-RUNS: Final = frozenset({Pattern.JOB, Pattern.DOCKER})
-"""Patterns this version's controller can run; of the others there is what the platform declares, and no more."""
 
 
 class Transport(StrEnum):
@@ -469,6 +469,9 @@ class ControllerConfig(ContractModel):
     """What additional mounts may name; without it each of them is refused."""
     channels: ChannelSettings = ChannelSettings()
     """Chat networks besides HTTP."""
+    bridge_image: str = ""
+    """Image of the container beside each agent, with the transport `bridge`; filled in from the stack's
+    `controller.image`."""
     scc: ObjectName = RESTRICTED_SCC
     """OpenShift's constraint that agents' pods ask for there; filled in from the stack's `openshift`."""
     closed_network: bool = False

@@ -82,6 +82,8 @@ class Workload:
     count: int = 1
     node_folder: str | None = None
     """A folder of the node that the pods mount."""
+    beside: tuple[Resources, ...] = ()
+    """Of the containers beside the first, in each of the pods."""
 
 
 @dataclass(frozen=True)
@@ -151,14 +153,16 @@ class Needs:
     """What all of it takes of a quota, by the names of a ResourceQuota; CPUs, bytes and counts."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "amounts", _amounts(self.workloads, self.claims))
+        object.__setattr__(self, "amounts", amounts(self.workloads, self.claims))
 
     @property
     def agents(self) -> Workload:
         return self.workloads[0]
 
 
-def _amounts(workloads: Sequence[Workload], claims: Sequence[ClaimNeed]) -> dict[str, Decimal]:
+def amounts(workloads: Sequence[Workload], claims: Sequence[ClaimNeed]) -> dict[str, Decimal]:
+    """What all of it takes of a quota, by the names of a ResourceQuota; CPUs, bytes and counts."""
+    containers = [(each.count, one) for each in workloads for one in (each.resources, *each.beside)]
     found = {
         "pods": Decimal(sum(each.count for each in workloads)),
         "persistentvolumeclaims": Decimal(len(claims)),
@@ -167,7 +171,7 @@ def _amounts(workloads: Sequence[Workload], claims: Sequence[ClaimNeed]) -> dict
     for resource in ("cpu", "memory"):
         for side, suffix in (("requests", "request"), ("limits", "limit")):
             found[f"{side}.{resource}"] = sum(
-                (each.count * quantities.parse(getattr(each.resources, f"{resource}_{suffix}")) for each in workloads),
+                (count * quantities.parse(getattr(each, f"{resource}_{suffix}")) for count, each in containers),
                 Decimal(0),
             )
         found[resource] = found[f"requests.{resource}"]
