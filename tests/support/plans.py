@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Platform, Resources
+from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Pattern, Platform, Resources
 from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.domain.model import SessionKind, SessionPlan, SessionRef
 
@@ -53,5 +54,8 @@ SHAPES = {
 } | {
     "task": plan("team", "20260101-abcd", kind=SessionKind.TASK, env={"LOG_LEVEL": "debug"}),
     "extra": plan("team", "20260101-abcd", extra=EXTRA),
+    "nodelocal": replace(
+        plan("Team_42", "20260101-abcd", pattern=Pattern.NODELOCAL, node_root="/srv/nanoclaw"), node="worker-1"
+    ),
 }
 """Every shape a session's objects can take, by name."""

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from nanoclaw_runtime.backends.agent_pods import LOOK_AGAIN, LOOK_AGAIN_AT_MOST, AgentPods, over, over_or_gone
-from nanoclaw_runtime.backends.base import RunningSession
+from nanoclaw_runtime.backends.base import RunningSession, no_room
 from nanoclaw_runtime.backends.job import JobVehicle
 from nanoclaw_runtime.backends.pod_session import PodSession
 from nanoclaw_runtime.backends.statefulset import SetVehicle
@@ -51,20 +51,26 @@ REACHED_WITHIN: Final = 5.0
 """Seconds for a connection to a parked agent; beyond it its node is taken for lost, and another one is started."""
 
 
-async def _no_room(_folder: str) -> bool:
-    return False
-
-
 class ClusterBackend:
     """Starts agents in one namespace and finds those that run. Its owner keeps `run` in a task."""
 
     def __init__(
-        self, client: KubeClient, namespace: str, *, pattern: Pattern = Pattern.JOB, node: str | None = None
+        self,
+        client: KubeClient,
+        namespace: str,
+        *,
+        pattern: Pattern = Pattern.JOB,
+        node: str | None = None,
+        apart: bool = False,
     ) -> None:
-        """With `node` only sessions that belong to it are ours: the controllers of other nodes have the others."""
+        """With `node` only sessions that belong to it are ours: the controllers of other nodes have the others.
+
+        `apart` tells that folders of other nodes are others: what runs there stands in nobody's way.
+        """
         self._client = client
         self._namespace = namespace
         self._node = node
+        self._apart = apart
         self._pods = AgentPods(client, namespace)
         self.pods = self._pods.watched
         """The pod of every agent; its `age` and `relists` tell how fresh our picture of the cluster is."""
@@ -72,8 +78,8 @@ class ClusterBackend:
         self._vehicles: dict[Pattern, Vehicle] = {Pattern.JOB: jobs, Pattern.STATEFULSET: SetVehicle(self._pods)}
         if not pattern.has_claims:  # and no right to touch sets, where nobody may ask for one
             self._vehicles = {pattern: jobs}
-        self.make_room: Callable[[str], Awaitable[bool]] = _no_room
-        """Asked, with the group's folder, when a pod finds no room: True when something was taken away for it."""
+        self.make_room: Callable[[str], Awaitable[bool]] = no_room
+        """See `Backend.make_room`."""
         self._parked: dict[str, tuple[Vehicle, Holder]] = {}
         """By session: those that have had no input from us."""
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -241,7 +247,7 @@ class ClusterBackend:
         await self.pods.synced(deadline)
         while True:
             pods = [pod for pod in self.pods.objects.values() if pod.metadata.label(labels.GROUP) == group]
-            pods = [pod for pod in pods if not over(pod)]
+            pods = [pod for pod in pods if not over(pod) and not self._elsewhere(pod)]
             others = [pod for pod in pods if pod.metadata.label(labels.SESSION) != ref.session]
             if not others:
                 return
@@ -249,6 +255,9 @@ class ClusterBackend:
                 raise SessionFailed(ref.session, _predecessor(others[0]))
             log.info("session.waits-for-predecessor", session=ref.session, pod=others[0].metadata.name)
             await self._pods.look_again(others, deadline)
+
+    def _elsewhere(self, pod: Pod) -> bool:
+        return self._apart and (pod.metadata.annotations or {}).get(labels.NODE, self._node) != self._node
 
     async def _running_pod(self, spec: SessionSpec, holder: Holder, vehicle: Vehicle, deadline: Deadline) -> Pod:
         """The session's pod, its container running. Raises SessionFailed as soon as it never will be."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from nanoclaw_runtime.contract import labels, layout, names, wire
-from nanoclaw_runtime.contract.config import ControllerConfig, Platform
+from nanoclaw_runtime.contract.config import ControllerConfig, Pattern, Platform
 from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.domain.model import SessionPlan
+from nanoclaw_runtime.manifests.node_volumes import CUT, node_volumes
 from nanoclaw_runtime.manifests.scheduling import scheduling
-from nanoclaw_runtime.manifests.volumes import extra_volume_mounts, extra_volumes, volume_mount
+from nanoclaw_runtime.manifests.volumes import claim_volumes, extra_volume_mounts, extra_volumes, volume_mount
 
 Manifest = dict[str, Any]
 
@@ -36,12 +37,14 @@ HOME_SIZE: Final = "1Gi"
 def agent_pod(plan: SessionPlan) -> Manifest:
     """Metadata and spec of a session's pod, as every pod template has them."""
     config, folder = plan.config, plan.ref.folder
-    mounts = layout.agent_mounts(config.layout, folder, plan.ref.session, config.transport)
+    on_node = config.pattern is Pattern.NODELOCAL
+    cut = CUT if on_node else config.layout
+    mounts = layout.agent_mounts(cut, folder, plan.ref.session, config.transport)
     claims = sorted({mount.claim for mount in mounts})
     return {
         "metadata": {
             "labels": session_labels(plan),
-            "annotations": _annotations(config, folder),
+            "annotations": _annotations(config, folder) | ({labels.NODE: plan.node} if plan.node else {}),
         },
         "spec": {
             **scheduling(config, {"matchLabels": labels.component(labels.AGENT)}, node=plan.node, near=plan.near),
@@ -55,7 +58,7 @@ def agent_pod(plan: SessionPlan) -> Manifest:
             "volumes": [
                 {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
                 {"name": "home", "emptyDir": {"sizeLimit": HOME_SIZE}},
-                *({"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in claims),
+                *(node_volumes(config.node_root, folder, claims) if on_node else claim_volumes(claims)),
                 *extra_volumes(plan.extra),
             ],
             **_aliases(config),

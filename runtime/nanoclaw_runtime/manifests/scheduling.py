@@ -12,6 +12,14 @@ from nanoclaw_runtime.contract.config import ControllerConfig, Placement, Schedu
 
 HOSTNAME = "kubernetes.io/hostname"
 
+STAYS = (
+    {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
+    {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
+)
+"""What the pods of a DaemonSet put up with, for agents that belong to a node as well: nowhere else is their data, so a
+cordon must not silence the chat, and taking a pod off a node that is merely cut off would end a turn for nothing."""
+
 
 def scheduling(
     config: ControllerConfig, agents: dict[str, Any], *, node: str | None = None, near: str | None = None
@@ -22,7 +30,10 @@ def scheduling(
     """
     spec = _written(config.agent.scheduling)
     if node is not None:
-        return spec | {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _only(node)}}}
+        return spec | {
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _only(node)}},
+            "tolerations": [*spec.get("tolerations", ()), *STAYS],
+        }
     if config.placement is Placement.CONTROLLER_NODE:
         return spec | {"affinity": _beside_the_controller()}
     spec["topologySpreadConstraints"] = [_spread(agents)]

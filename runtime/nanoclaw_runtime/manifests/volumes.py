@@ -24,6 +24,11 @@ def volume_mount(volume: str, path: str, sub_path: str | None, *, read_only: boo
     return made
 
 
+def claim_volumes(claims: Iterable[str]) -> list[dict[str, Any]]:
+    """Entries of a pod's `volumes`, each named as its claim."""
+    return [{"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in claims]
+
+
 def extra_volumes(extra: Iterable[ExtraMount]) -> list[dict[str, Any]]:
     """Entries of a pod's `volumes`. A claim, ConfigMap or folder that is missing keeps the pod from starting."""
     sources = dict(_volume(mount) for mount in extra)
