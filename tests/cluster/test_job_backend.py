@@ -21,6 +21,7 @@ from tests.support.backend_suite import *  # noqa: F403
 from tests.support.backend_suite import NOW, results, spec
 from tests.support.fault_proxy import TcpProxy
 from tests.support.job_site import ACCOUNTS, JobSite, at_work
+from tests.support.parked_suite import *  # noqa: F403
 
 pytestmark = pytest.mark.cluster
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from nanoclaw_runtime.backends.base import no_room
 from nanoclaw_runtime.contract.config import Transport
 from nanoclaw_runtime.contract.layout import session_input_dir
 from nanoclaw_runtime.contract.wire import ContainerOutput, OutputStatus
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
 from nanoclaw_runtime.domain.model import AgentOutput, SessionPlan, SessionRef, SessionSpec
+from nanoclaw_runtime.manifests.identity import fingerprint
 
 EXITED = "exited"
 
@@ -96,14 +98,25 @@ class FakeBackend:
 
     With `leaves_behind` a refused start could not be undone: its agent exists, without its input.
     With `keeps_ended` agents that have ended are still shown to who looks for those that run.
+    With `parks` agents are parked on demand; `parked` has those that no session has taken.
     """
 
-    def __init__(self, tree: Path) -> None:
+    def __init__(self, tree: Path, *, parks: bool = False) -> None:
         self.tree = tree
+        self.parks = parks
         self.agents: list[FakeAgent] = []
+        self.parked: dict[str, FakeAgent] = {}
         self.refusals: list[Diagnosis] = []
+        self.park_refusals: list[Diagnosis] = []
+        """Raised instead of parking."""
+        self.compiling: set[str] = set()
+        """Folders whose parked agents do not wait for their input yet."""
+        self.park_room = asyncio.Event()
+        """While it is not set, parking does not return, as with a slow API server."""
+        self.park_room.set()
         self.leaves_behind = False
         self.keeps_ended = False
+        self.make_room = no_room
         self.room = asyncio.Event()
         """While it is not set, starts wait, as for a node with room."""
         self.room.set()
@@ -116,16 +129,36 @@ class FakeBackend:
             if self.leaves_behind:
                 await self.add(FakeAgent(ref, {}, self.tree))
             raise SessionFailed(ref.session, self.refusals.pop(0))
-        assert not any(agent.exit_code is None and agent.ref.folder == ref.folder for agent in self.agents)
-        agent = FakeAgent(ref, json.loads(spec.stdin), self.tree)
+        agent = self.parked.pop(ref.session, None)
+        if agent is None or agent.exit_code is not None or agent.parked != fingerprint(spec.plan):
+            self._nobody_in(ref.folder)
+            agent = FakeAgent(ref, {}, self.tree)
+        agent.ref, agent.stdin = ref, json.loads(spec.stdin)
         await self.add(agent)
         return agent
 
     async def prepare(self, plan: SessionPlan) -> FakeAgent | None:
-        return None
+        if not self.parks:
+            return None
+        await self.park_room.wait()
+        if self.park_refusals:
+            raise SessionFailed(plan.ref.session, self.park_refusals.pop(0))
+        self._nobody_in(plan.ref.folder)
+        agent = FakeAgent(plan.ref, {}, self.tree, parked=fingerprint(plan))
+        assert agent.input.is_dir()
+        self.parked[plan.ref.session] = agent
+        return agent
 
     def waits(self, session: str) -> bool | None:
-        return None
+        agent = self.parked.get(session)
+        if agent is None or agent.exit_code is not None:
+            return None
+        return agent.ref.folder not in self.compiling
+
+    def _nobody_in(self, folder: str) -> None:
+        """The real ones wait for a predecessor to be gone; nobody should have to here."""
+        others = [*self.agents, *self.parked.values()]
+        assert not [agent for agent in others if agent.exit_code is None and agent.ref.folder == folder]
 
     async def add(self, agent: FakeAgent) -> None:
         async with self._started:
@@ -133,7 +166,8 @@ class FakeBackend:
             self._started.notify_all()
 
     async def running(self) -> list[FakeAgent]:
-        return [agent for agent in self.agents if self.keeps_ended or agent.exit_code is None]
+        others = [agent for agent in self.parked.values() if agent.exit_code is None]
+        return [agent for agent in self.agents if self.keeps_ended or agent.exit_code is None] + others
 
     async def agent(self, number: int) -> FakeAgent:
         """The agent started as number `number`, from 0, as soon as it is."""

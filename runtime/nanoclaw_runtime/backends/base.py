@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import timedelta
 from typing import Protocol
 
@@ -45,8 +45,16 @@ class RunningSession(Protocol):
         ...
 
 
+async def no_room(_folder: str) -> bool:
+    """There is nothing that could be taken away."""
+    return False
+
+
 class Backend(Protocol):
     """Starts sessions and finds those that run."""
+
+    make_room: Callable[[str], Awaitable[bool]]
+    """Asked, with the folder of a group whose agent finds no room, to take something away: whether that was done."""
 
     async def start(self, spec: SessionSpec) -> RunningSession:
         """Start a session; returns when its agent has the whole input and stdin is closed.

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 import structlog
 
 from nanoclaw_runtime.backends import docker_diagnosis as diagnosis
-from nanoclaw_runtime.backends.base import RunningSession
+from nanoclaw_runtime.backends.base import RunningSession, no_room
 from nanoclaw_runtime.backends.docker_client import Client, Container, DockerClient, DockerFailed, failure
 from nanoclaw_runtime.backends.docker_session import DockerSession
 from nanoclaw_runtime.backends.to_the_end import to_the_end
@@ -52,6 +53,8 @@ class DockerBackend:
         self.host = DockerHost(PurePosixPath(self._tree), uid, gid, network)
         self._keep = keep
         self._released: dict[str, float] = {}
+        self.make_room: Callable[[str], Awaitable[bool]] = no_room
+        """See `Backend.make_room`; a Docker host refuses nobody."""
 
     async def run(self) -> None:
         """Remove ended containers when their time is up, until cancelled."""

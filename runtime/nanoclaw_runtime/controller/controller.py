@@ -13,6 +13,7 @@ from typing import Final
 
 from nanoclaw_runtime.contract.config import GroupSpec
 from nanoclaw_runtime.controller.groups import GroupBook
+from nanoclaw_runtime.controller.parking import Parking
 from nanoclaw_runtime.controller.runs import Networks, Runs, Tasks
 from nanoclaw_runtime.controller.session import Surroundings
 from nanoclaw_runtime.controller.status import (
@@ -48,12 +49,14 @@ class Controller:
         groups: GroupBook,
         tasks: Tasks,
         networks: Networks,
+        parking: Parking,
         *,
         checks: Sequence[Callable[[], Check]] = (),
     ) -> None:
         self._around = around
         self._groups = groups
-        self._runs = Runs(around, groups, tasks, networks)
+        self._parking = parking
+        self._runs = Runs(around, groups, tasks, networks, parking)
         self._checks = checks
         self.recovered = asyncio.Event()
         """Set while sessions of earlier processes are found and new ones may begin."""
@@ -66,7 +69,7 @@ class Controller:
             self.recovered.set()
             try:
                 await self._runs.take_up_waiting()
-                await asyncio.Event().wait()
+                await self._parking.run()
             finally:
                 self.recovered.clear()  # what is still accepted while the API drains is for the next process
 
@@ -74,6 +77,11 @@ class Controller:
         """Take up what waits in groups that are new, or can be served only now."""
         if self.recovered.is_set():
             await self._runs.take_up_waiting()
+            self._parking.changed()
+
+    def busy(self, folder: str) -> bool:
+        """Whether the group has a session, waits for one, or will come back by itself. Only once it runs."""
+        return self._runs.busy(folder)
 
     def task_due(self, folder: str, task: str) -> None:
         """Run a task of the group as soon as there is a place; telling it again changes nothing."""
@@ -186,6 +194,7 @@ class Controller:
             last_activity=last_activity,
             origin=self._groups.origin(folder),
             priority=group.priority,
+            warm=self._parking.warmth(folder),
         )
 
     async def _store_check(self) -> Check:

@@ -9,24 +9,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from nanoclaw_runtime.backends.base import Backend
 from nanoclaw_runtime.channels.base import Channel
 from nanoclaw_runtime.contract.config import ControllerConfig
+from nanoclaw_runtime.controller import parking
 from nanoclaw_runtime.controller.controller import Controller
 from nanoclaw_runtime.controller.courier import Courier
 from nanoclaw_runtime.controller.groups import GroupBook
 from nanoclaw_runtime.controller.inbound import ChannelInbound
 from nanoclaw_runtime.controller.mounts import permitted_mounts
+from nanoclaw_runtime.controller.parking import Parking
+from nanoclaw_runtime.controller.plans import Plans
 from nanoclaw_runtime.controller.presence import Typing
 from nanoclaw_runtime.controller.requests import Effects, RequestDesk
+from nanoclaw_runtime.controller.runs import new_session_id
 from nanoclaw_runtime.controller.scheduler import Scheduler
 from nanoclaw_runtime.controller.session import Surroundings
 from nanoclaw_runtime.controller.snapshots import Snapshots
 from nanoclaw_runtime.controller.status import Check
 from nanoclaw_runtime.controller.transfer import Transfer
 from nanoclaw_runtime.controller.volumes import GroupVolumes
+from nanoclaw_runtime.domain.model import SessionRef
+from nanoclaw_runtime.manifests.identity import fingerprint
 from nanoclaw_runtime.store.chats import ChatBook
 from nanoclaw_runtime.store.outbox import Outbox
 from nanoclaw_runtime.store.registrations import RegistrationBook
@@ -52,6 +59,8 @@ class Means:
     """Chat networks besides HTTP."""
     checks: Sequence[Callable[[], Check]] = ()
     """Of the place where agents run; part of the controller's own."""
+    node: str | None = None
+    """The one node agents have to run on."""
 
 
 class Networks:
@@ -101,10 +110,26 @@ class Host:
             tree=means.tree,
             credentials=means.credentials,
             metrics=metrics,
-            extra_mounts=permitted_mounts(config, means.tree),
+            plans=(plans := Plans(config, permitted_mounts(config, means.tree), means.node)),
             prepare=self._snapshots.write,
         )
-        self.controller = Controller(around, self.groups, self.tasks, self._networks, checks=means.checks)
+        self.parking = Parking(
+            parking.Means(
+                config=config,
+                backend=means.backend,
+                tree=means.tree,
+                metrics=metrics,
+                groups=lambda: [group for group in self.groups.all() if not self.groups.pending(group.folder)],
+                busy=self._busy,
+                new_session=new_session_id,
+                plan=lambda group, session: plans.of(group, SessionRef(group.folder, session), parked=True),
+                fingerprint=fingerprint,
+                used=store.last_activity,
+                due=lambda until: _next_due(tasks, until),
+            )
+        )
+        means.backend.make_room = self.parking.make_room
+        self.controller = Controller(around, self.groups, self.tasks, self._networks, self.parking, checks=means.checks)
         self.groups.on_change = self.controller.groups_changed
         effects = Effects(
             is_network=self._networks.owns,
@@ -147,6 +172,9 @@ class Host:
             for channel in self._channels:
                 parts.create_task(channel.run(self._inbound), name=f"channel {channel.name}")
 
+    def _busy(self, folder: str) -> bool:
+        return self.controller.busy(folder)
+
     def _task_due(self, folder: str, task: str) -> None:
         self.controller.task_due(folder, task)
 
@@ -161,3 +189,12 @@ class Host:
     def _folder_of(self, jid: str) -> str | None:
         group = self.groups.by_jid(jid)
         return group.folder if group else None
+
+
+async def _next_due(tasks: TaskBook, until: datetime) -> dict[str, datetime]:
+    """When the next task of each group is due, as far as that is before `until`."""
+    found: dict[str, datetime] = {}
+    for task in await tasks.due(until):
+        if task.next_run is not None:
+            found[task.folder] = min(task.next_run, found.get(task.folder, task.next_run))
+    return found

@@ -20,6 +20,7 @@ import structlog
 from nanoclaw_runtime.backends.base import RunningSession
 from nanoclaw_runtime.contract.config import GroupSpec, Priority
 from nanoclaw_runtime.controller.groups import GroupBook
+from nanoclaw_runtime.controller.parking import Parking
 from nanoclaw_runtime.controller.queue import GroupQueue
 from nanoclaw_runtime.controller.session import (
     NO_GRACE,
@@ -86,8 +87,11 @@ class Networks(Protocol):
 class Runs:
     """Every session there is, and the queue that has them made. `begin` it within the task group it lives in."""
 
-    def __init__(self, around: Surroundings, groups: GroupBook, tasks: Tasks, networks: Networks) -> None:
+    def __init__(
+        self, around: Surroundings, groups: GroupBook, tasks: Tasks, networks: Networks, parking: Parking
+    ) -> None:
         self._around = around
+        self._parking = parking
         self._groups = groups
         self._task_book = tasks
         self._networks = networks
@@ -121,7 +125,7 @@ class Runs:
         group = self._served(folder)
         if group is None or not self.wants_answer(group, messages):
             return Ending.DONE
-        session = self._session(SessionRef(folder, _new_session_id()), group)
+        session = self._session(SessionRef(folder, await self._session_for(folder)), group)
         _log.info("session starts", group=folder, session=session.ref.session, messages=len(messages))
         opening = Opening(message_prompt(messages), tuple(messages))
         return await self._until_over(session, session.run(group, opening))
@@ -134,7 +138,7 @@ class Runs:
         group = self._served(folder)
         if group is None or not _is_due(due):
             return await self._after_task(folder)
-        session = self._session(SessionRef(folder, _new_session_id(), SessionKind.TASK), group, task)
+        session = self._session(SessionRef(folder, await self._session_for(folder), SessionKind.TASK), group, task)
         _log.info("task starts", group=folder, session=session.ref.session, task=task)
         opening = Opening(due.prompt, task=task, resume=due.context is TaskContext.GROUP)
         return await self._until_over(session, session.run(group, opening), task=task)
@@ -188,6 +192,16 @@ class Runs:
         session = Session(self._around, ref, signals, group=group, jid=jid, before_end=log_run)
         return session
 
+    async def _session_for(self, folder: str) -> str:
+        """The session of the group's parked agent, or a new one, when nothing of the group is under way any more."""
+        session = self._parking.take(folder) or new_session_id()
+        await self._parking.settled(folder)
+        return session
+
+    def busy(self, folder: str) -> bool:
+        """Whether the group has a session, waits for one, or will come back by itself."""
+        return self.queue.phase(folder) is not Phase.QUIET
+
     def _network_chat(self, group: GroupSpec) -> str | None:
         return group.jid if self._networks.owns(group.jid) else None
 
@@ -206,6 +220,7 @@ class Runs:
             ending = await self._broke(ref)
         finally:
             del self.alive[ref.folder]
+            self._parking.changed()
         if ending is Ending.FAILED or task is not None:
             self._running_tasks.create_task(self._sweep(ref.folder), name=f"sweep of {ref.folder}")
         return Ending.MORE if task is not None and ending is Ending.FAILED else ending
@@ -236,9 +251,10 @@ class Runs:
             _log.exception("left-over sessions not looked for", group=folder)
             return
         # Compared after the look: a session is known here before it is known to the cluster.
-        known = {session.ref for session in self.alive.values()}
+        known = {session.ref.session for session in self.alive.values()}
         for running in found:
-            if running.ref.folder == folder and running.ref not in known:
+            session = running.ref.session
+            if running.ref.folder == folder and session not in known and not self._parking.owns(session):
                 await _clean_up(running)
 
     async def _broke(self, ref: SessionRef) -> Ending:
@@ -292,6 +308,8 @@ class Runs:
             record = records.pop(running.ref.session, None)
             if record is not None and record.state is RecordedState.RUNNING:
                 self._adopt(running, record)
+            elif record is None and running.parked is not None and self._parking.adopt(running):
+                continue
             else:
                 # Never had its input, or is over as far as the messages are concerned.
                 self._running_tasks.create_task(_clean_up(running), name=f"clean up {running.ref.session}")
@@ -301,7 +319,7 @@ class Runs:
             await self._lost(record)
 
     def _adopt(self, running: RunningSession, record: SessionRecord) -> None:
-        queue, ref = self.queue, running.ref
+        queue, ref = self.queue, record.ref  # of one that was parked, only the record knows the kind
         queue.adopted(ref.folder, record.task)
         session = self._session(ref, self._known(ref.folder), record.task)
         _log.info("session adopted", group=ref.folder, session=ref.session, outputs=record.outputs)
@@ -400,7 +418,7 @@ def _is_due(task: Task) -> bool:
     return task.state is TaskState.ACTIVE and task.next_run is not None and task.next_run <= datetime.now(UTC)
 
 
-def _new_session_id() -> str:
+def new_session_id() -> str:
     """Twelve characters, later ones sort later."""
     milliseconds, digits = time.time_ns() // 1_000_000, ""
     while milliseconds:

@@ -21,12 +21,12 @@ import structlog
 
 from nanoclaw_runtime.backends.base import Backend, RunningSession
 from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec
-from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.contract.wire import ContainerInput
+from nanoclaw_runtime.controller.plans import Plans
 from nanoclaw_runtime.controller.status import SessionState, SessionStatus
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed, StoreFailed
 from nanoclaw_runtime.domain.lifetime import Limits, Moments, Verdict, ends_turn, verdict
-from nanoclaw_runtime.domain.model import AgentOutput, SessionKind, SessionPlan, SessionRef, SessionSpec
+from nanoclaw_runtime.domain.model import AgentOutput, SessionKind, SessionRef, SessionSpec
 from nanoclaw_runtime.domain.prompt import Line, prompt, visible
 from nanoclaw_runtime.ipc.folders import make_group_folders
 from nanoclaw_runtime.ipc.mailbox import Mailbox
@@ -53,8 +53,8 @@ class Surroundings:
     credentials: Callable[[str], Mapping[str, str]]
     """Of a group, given by its folder. Read anew at each start, so that rotated keys are used."""
     metrics: Metrics
-    extra_mounts: Callable[[GroupSpec], tuple[ExtraMount, ...]]
-    """What the group's agents mount beyond the standard ones."""
+    plans: Plans
+    """What the pods of sessions are made of."""
     prepare: Callable[[str], Awaitable[None]]
     """Done before each start of a group, given by its folder, when its files can be written. May raise OSError."""
 
@@ -141,6 +141,8 @@ class Session:
         self._error: str | None = None
         self._said: str | None = None
         self._resumed = ref.kind is SessionKind.MESSAGES
+        self._out_of_reach = False
+        """Its folders are not those we see: what it took of its messages cannot be told."""
 
     async def run(self, group: GroupSpec, opening: Opening) -> Result:
         """Start an agent with the opening's prompt and stay with it until it is gone."""
@@ -151,8 +153,7 @@ class Session:
             await asyncio.to_thread(make_group_folders, around.tree, self.ref.folder)
             await self._mailbox.prepare()
             await around.prepare(group.folder)
-            extra = await asyncio.to_thread(around.extra_mounts, group)
-            plan = SessionPlan(self.ref, around.config, extra)
+            plan = await around.plans.of(group, self.ref)
             spec = SessionSpec(plan, await self._stdin(group, opening))
             around.metrics.own_seconds.observe(_now() - begun)
             running = await around.backend.start(spec)
@@ -173,16 +174,27 @@ class Session:
         """Stay with an agent that an earlier process started and recorded."""
         self._starting = False
         self._started, self._outputs, self._last_output = record.created, record.outputs, record.last_output
-        await self._deliver_follow_ups()
+        if running.transport is self._around.config.transport:
+            await self._deliver_follow_ups()
+        else:
+            self._drain()
         self._said = await self._around.store.last_text(self.ref.session)
         turns = {message.turn for message in await self._around.store.unfinished(self.ref.session)}
         if record.task is not None and not record.outputs:
             turns.add(FIRST_TURN)  # a task's prompt is no message
         self._progressed = FIRST_TURN not in turns
         self._happened(open_turns=len(turns), answered=self._progressed)
-        if self._progressed:
+        if self._progressed and not self._out_of_reach:
             self._may_follow_up()
         return await self._follow(running, skip=record.outputs)
+
+    def _drain(self) -> None:
+        """It began under another transport, so nothing can be said to it any more: it may finish what it has."""
+        self._mailbox.closing = self._out_of_reach = True
+        now, deadline = _now(), self._around.config.switch_deadline
+        self._moments = replace(self._moments, closed=now, until=now + deadline)
+        self._signals.closing()
+        _log.info("session drained", session=self.ref.session, group=self.ref.folder, seconds=deadline)
 
     async def _deliver_follow_ups(self) -> None:
         """A process that died between recording a follow-up and delivering it left it ready: deliver it now."""
@@ -303,7 +315,8 @@ class Session:
         if answered:
             # Not earlier: a text written before the agent's first answer could join its first prompt.
             self._progressed = True
-            self._may_follow_up()
+            if not self._out_of_reach:
+                self._may_follow_up()
 
     def _may_follow_up(self) -> None:
         self._signals.live()
@@ -342,6 +355,8 @@ class Session:
             self._moments = replace(self._moments, closed=_now())
         self._changed.set()
         self._signals.closing()
+        if self._out_of_reach:
+            return
         try:
             await self._mailbox.close()
         except OSError as error:  # the grace ends it all the same
@@ -364,8 +379,9 @@ class Session:
                 await store.finish_turns(session, at=datetime.now(UTC))
             await self._before_end(self._result((), failure))
             unanswered = await store.end_session(session, failure=failure, at=datetime.now(UTC))
-        with suppress(OSError):  # the next session removes it
-            await self._mailbox.discard()
+        if not self._out_of_reach:
+            with suppress(OSError):  # the next session removes it
+                await self._mailbox.discard()
         return self._result(sorted({*left, *unanswered}), failure)
 
     def _result(self, unanswered: Iterable[int], failure: Diagnosis | None) -> Result:
@@ -376,6 +392,8 @@ class Session:
 
         Their files stay until they are recorded as taken back: without a file they would count as taken.
         """
+        if self._out_of_reach:
+            return set(), False
         unfinished = {message.id for message in await self._around.store.unfinished(self.ref.session)}
         try:
             return await self._mailbox.pending() & unfinished, True

@@ -41,6 +41,8 @@ class Moments:
     """It was asked to end."""
     open_turns: int = 0
     """Turns it was given and has not answered."""
+    until: float | None = None
+    """It cannot be told anything any more: it ends when its turns are answered, or then."""
     stopping: bool = False
     """An operator wants it gone: turns in flight get no more than the grace."""
 
@@ -69,6 +71,9 @@ def verdict(moments: Moments, limits: Limits, now: float) -> tuple[Verdict, floa
     silent_at = moments.active + limits.silence
     if now >= silent_at:
         return Verdict.END_SILENT, now
+    if moments.until is not None and not moments.stopping:
+        over = not moments.open_turns or now >= moments.until
+        return (Verdict.END_CLOSED, now) if over else (Verdict.WAIT, min(moments.until, silent_at))
     if moments.closed is not None:
         if moments.open_turns and not moments.stopping:
             return Verdict.WAIT, silent_at  # the turn in flight completes, as long as it takes
