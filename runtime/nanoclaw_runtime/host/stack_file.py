@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import ControllerConfig, Groups, Pattern
+from nanoclaw_runtime.contract.config import ControllerConfig, Groups, Pattern, Transport
 from nanoclaw_runtime.domain.errors import SettingsInvalid
 
 LOOK: Final = 2.0
@@ -57,7 +57,11 @@ class StackFile:
         if not isinstance(runtime, dict):
             raise SettingsInvalid(f"{name} has no map `runtime`, at its top or in `{SETTINGS}`; write one")
         ours = {key: value for key, value in runtime.items() if key not in _ELSEWHERE}
-        ours = _with_image(name, ours, environ) | {"pattern": Pattern.DOCKER.value, "layout": Layout.SHARED.value}
+        ours = _with_image(name, ours, environ) | {
+            "pattern": Pattern.DOCKER.value,
+            "layout": Layout.SHARED.value,
+            "transport": Transport.VOLUME.value,
+        }
         problems: list[str] = []
         config = _validated(ControllerConfig, ours, "runtime", problems)
         groups = _validated(Groups, {"groups": document.get("groups") or []}, "", problems)
