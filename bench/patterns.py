@@ -187,12 +187,13 @@ def ready(pod: Manifest) -> bool:
 def report(about: str, found: dict[str, Times], follow_ups: dict[str, list[float]], rounds: int) -> str:
     intro = (
         f"{about}. The reference agent, image present, one node, {rounds} rounds of each kind in turns, nothing "
-        "else at work. The agent has its input when its stdin is closed behind it; for ours the time begins with the message's "
-        "commit, for the Job made by hand with the call that creates it, for Docker with the start of `docker run`."
+        "else at work. The agent has its input when its stdin is closed behind it; for ours the time begins with the "
+        "message's commit, for the Job made by hand with the call that creates it, for Docker with the start of "
+        "`docker run`."
     )
     ways = (
         "`cold`: nothing of the group is there. `from zero`: its StatefulSet is, with no replica. `parked`: an agent "
-        "waits on its stdin. The answer's time begins with the client's POST, which goes through the API server's proxy."
+        "waits on its stdin. The answer's time begins with the client's POST, which goes through the API server."
     )
     inputs = {name: times.input for name, times in found.items()}
     answers = {name: times.answer for name, times in found.items()}
