@@ -17,6 +17,7 @@ import typer
 
 from nanoclaw_runtime.api.schemas import AcceptedView, EventView
 from nanoclaw_runtime.cli import (
+    bench,
     doctor,
     groups,
     host,
@@ -76,6 +77,7 @@ app.add_typer(groups.app, name="groups")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(bench.app, name="bench")
 app.command(name="chats")(outbox.chats)
 app.command(name="queue")(queue.queue)
 app.command(name="usage")(usage.usage)

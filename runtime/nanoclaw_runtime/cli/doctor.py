@@ -112,11 +112,11 @@ def pods(found: Sequence[Object]) -> Finding:
     check, remedy = "pods", "kubectl describe the pod; its events name the reason"
     if not found:
         return failed(check, "there are none", "run `pulumi up`; the controller's pod belongs to it")
-    troubles = {pod["metadata"]["name"]: _trouble(pod) for pod in found}
+    troubles = {pod["metadata"]["name"]: trouble(pod) for pod in found}
     evidence = "; ".join(f"{name}: {trouble}" for name, trouble in troubles.items() if trouble)
     if not evidence:
         return good(check, f"{len(found)} without trouble")
-    if any(_is_controller(pod) and _trouble(pod) for pod in found):
+    if any(_is_controller(pod) and trouble(pod) for pod in found):
         return failed(check, evidence, remedy)
     return doubtful(check, evidence, remedy)
 
@@ -184,7 +184,8 @@ def _is_controller(pod: Object) -> bool:
     return found == labels.CONTROLLER
 
 
-def _trouble(pod: Object) -> str:
+def trouble(pod: Object) -> str:
+    """Why a pod waits or failed; empty for one without trouble."""
     status = pod.get("status", {})
     if status.get("phase") == "Failed":
         return f"failed {status.get('reason', '')} {status.get('message', '')}".strip()
