@@ -13,76 +13,24 @@ from pathlib import Path
 import pytest
 from kubernetes.stream import stream
 
-from kubernetes import client, watch
+from kubernetes import client
 from nanoclaw_dev.cluster import cgroups, processes, render
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.cluster.control_plane import ControlPlane
 from nanoclaw_dev.cluster.instance import BLOCKS, FIRST_BLOCK
 from nanoclaw_dev.progress import Progress
 from tests.support import cluster as support
+from tests.support.cluster import PATIENCE, awaited, awaited_pod, create_claim, create_pod, pod_spec
 
 pytestmark = pytest.mark.cluster
 
 QUIET = Progress(StringIO())
-PATIENCE = 90
-# Seconds a watch may take; nothing waits that long unless it fails.
 
 
 @pytest.fixture
 def api(cluster):
     with support.client_of(cluster.kubeconfig) as found:
         yield found
-
-
-def pod_spec(command, *, claims=(), **more):
-    return {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 0,
-        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000},
-        "volumes": [{"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in claims],
-        "containers": [
-            {
-                "name": "main",
-                "image": support.BUSYBOX_IMAGE,
-                "imagePullPolicy": "Never",
-                "command": ["sh", "-c", command],
-                "volumeMounts": [{"name": claim, "mountPath": f"/{claim}"} for claim in claims],
-                **more,
-            }
-        ],
-    }
-
-
-def create_claim(core, namespace, name, mode, **spec):
-    resources = {"requests": {"storage": "1Mi"}}
-    core.create_namespaced_persistent_volume_claim(
-        namespace, {"metadata": {"name": name}, "spec": {"accessModes": [mode], "resources": resources, **spec}}
-    )
-
-
-def create_pod(core, namespace, name, command, **more):
-    core.create_namespaced_pod(
-        namespace, {"metadata": {"name": name, "labels": {"app": name}}, "spec": pod_spec(command, **more)}
-    )
-
-
-def awaited(listing, *arguments, until, **selection):
-    """The first object of a list for which `until` holds, now or later."""
-    watching = watch.Watch()
-    for change in watching.stream(listing, *arguments, timeout_seconds=PATIENCE, **selection):
-        if until(change):
-            watching.stop()
-            return change["object"]
-    raise AssertionError(f"did not happen within {PATIENCE} s")
-
-
-def awaited_pod(core, namespace, name, *phases):
-    return awaited(
-        core.list_namespaced_pod,
-        namespace,
-        field_selector=f"metadata.name={name}",
-        until=lambda change: change["object"].status.phase in phases,
-    )
 
 
 def test_the_node_is_ready_and_claims_get_our_storage_by_default(cluster, api):
@@ -329,7 +277,7 @@ def of_another(instance, line):
 
 def test_a_stopped_cluster_leaves_nothing_but_its_folder(tmp_path):
     support.need_node()
-    stopped = Cluster(support.free_instance("leaves"))
+    stopped = Cluster(support.free_instance("leaves"), nodes=3)
     before = machine(stopped.instance)
     try:
         with stopped, support.client_of(stopped.kubeconfig) as api:
@@ -339,12 +287,16 @@ def test_a_stopped_cluster_leaves_nothing_but_its_folder(tmp_path):
             create_claim(core, "default", "data", "ReadWriteOnce")
             create_pod(core, "default", "left", "sleep 1000", claims=("data",))
             awaited_pod(core, "default", "left", "Running")
+            first, second, third = stopped.nodes
+            second.partition()
+            third.kill_agents()
             during = machine(stopped.instance)
+            first.power_off()
             pids = [pid for pid in stopped.status().processes.values() if pid]
         after = machine(stopped.instance)
         assert all(during[part] != before[part] for part in ("links", "addresses", "routes", "cgroups"))
         assert after == before
-        assert len(pids) == 10
+        assert len(pids) == 12  # six of the cluster, two whole nodes, without the agents of one
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
     finally:
         stopped.remove()

@@ -10,7 +10,7 @@ import io
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +31,9 @@ STATE = CACHE / "tests"
 
 BUSYBOX_IMAGE = "localhost/nanoclaw-test/busybox:1"
 """A shell with the usual commands, there on every test cluster; never pulled."""
+
+PATIENCE = 90
+# Seconds a watch may take; nothing waits that long unless it fails.
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -139,3 +142,58 @@ def await_default_account(core: Any, namespace: str) -> None:
     changes = watch.Watch().stream(core.list_namespaced_service_account, namespace, timeout_seconds=30)
     if not any(change["object"].metadata.name == "default" for change in changes):
         raise SetupError(f"Nobody made the default service account of {namespace} within 30 s.")
+
+
+def pod_spec(command: str, *, node: str | None = None, claims: Sequence[str] = (), **container: Any) -> dict[str, Any]:
+    """A pod of the tests' image that runs a shell command, with each claim below / by its name."""
+    return {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 0,
+        "nodeSelector": {"kubernetes.io/hostname": node} if node else {},
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000},
+        "volumes": [{"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in claims],
+        "containers": [
+            {
+                "name": "main",
+                "image": BUSYBOX_IMAGE,
+                "imagePullPolicy": "Never",
+                "command": ["sh", "-c", command],
+                "volumeMounts": [{"name": claim, "mountPath": f"/{claim}"} for claim in claims],
+                **container,
+            }
+        ],
+    }
+
+
+def create_claim(core: Any, namespace: str, name: str, mode: str, **spec: Any) -> None:
+    resources = {"requests": {"storage": "1Mi"}}
+    core.create_namespaced_persistent_volume_claim(
+        namespace, {"metadata": {"name": name}, "spec": {"accessModes": [mode], "resources": resources, **spec}}
+    )
+
+
+def create_pod(core: Any, namespace: str, name: str, command: str, **more: Any) -> None:
+    """A pod of `pod_spec`, with its name as the label `app`."""
+    core.create_namespaced_pod(
+        namespace, {"metadata": {"name": name, "labels": {"app": name}}, "spec": pod_spec(command, **more)}
+    )
+
+
+def awaited(listing: Any, *arguments: Any, until: Callable[[Any], bool], **selection: Any) -> Any:
+    """The first object of a list for which `until` holds, now or later; it is asked about changes, with their type."""
+    watching = watch.Watch()
+    for change in watching.stream(listing, *arguments, timeout_seconds=PATIENCE, **selection):
+        if until(change):
+            watching.stop()
+            return change["object"]
+    raise AssertionError(f"did not happen within {PATIENCE} s")
+
+
+def awaited_pod(core: Any, namespace: str, name: str, *phases: str) -> Any:
+    """The pod of a name once it is in one of the phases."""
+    return awaited(
+        core.list_namespaced_pod,
+        namespace,
+        field_selector=f"metadata.name={name}",
+        until=lambda change: change["object"].status.phase in phases,
+    )

@@ -29,6 +29,8 @@ BOOT = 90.0
 # Seconds until a component is given up; a quiet machine needs 4 for all of them.
 GRACE = 20.0
 # Seconds a component has to end in order before it is killed.
+API_GRACE = 3.0
+# The same for the API server: it would wait for the connections of nodes that are dead, and keeps nothing itself.
 
 
 @contextlib.contextmanager
@@ -139,7 +141,7 @@ class ControlPlane:
     def halt(self) -> None:
         """Stop the programs, each before what it depends on; for callers that hold the lock."""
         for name in reversed(self.names()):
-            self.processes.stop(name, grace=GRACE)
+            self.processes.stop(name, grace=API_GRACE if name == API_SERVER else GRACE)
 
     def healthy(self) -> bool:
         """Every program runs as wanted and the API is ready."""

@@ -157,9 +157,8 @@ class Processes:
 
     def _record(self, name: str) -> _Record | None:
         """What is known of a program that runs."""
-        child = self._children.get(name)
-        if child is not None and child.poll() is not None:
-            return None
+        if child := self._children.get(name):
+            child.poll()  # so that none of ours that ended lingers; another command may have started it anew
         record = self._recorded(name)
         if record is None:
             return None
