@@ -131,7 +131,19 @@ class FaultProxy:
         url = f"{self._server}{request.path_qs}"
         async with self._session.request(request.method, url, headers=headers, data=await request.read()) as upstream:
             fault = self._pending[kind].popleft() if self._pending[kind] else forward
-            return await fault(Exchange(request, upstream))
+            try:
+                return await fault(Exchange(request, upstream))
+            finally:
+                _abandon(upstream)
+
+
+def _abandon(upstream: aiohttp.ClientResponse) -> None:
+    """Drop the connection of an answer that was not read to its end.
+
+    Closing it would wait for the API server's goodbye over TLS, and by then the test's loop may be closed.
+    """
+    if upstream.connection is not None and upstream.connection.transport is not None:
+        upstream.connection.transport.abort()
 
 
 def _administrator(config: dict, folder: Path) -> ssl.SSLContext:
