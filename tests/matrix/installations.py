@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 from nanoclaw_dev import engine_binaries
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.docker_engine import DockerEngine
-from nanoclaw_dev.trial import Installation
+from nanoclaw_dev.trial import Installation, namespace_of
+from nanoclaw_runtime.contract.config import Pattern
 from nanoclaw_runtime.kube.client import KubeClient
 from tests.matrix.columns import Column
-from tests.matrix.place import OnCluster, OnDocker
+from tests.matrix.place import OnCluster, OnDocker, OnNodes
 from tests.support import cluster as support
 from tests.support.docker_host import DockerHost
 
@@ -21,12 +23,36 @@ from tests.support.docker_host import DockerHost
 @contextlib.asynccontextmanager
 async def on_cluster(column: Column, cluster: Cluster, folder: Path) -> AsyncIterator[OnCluster]:
     """By `pulumi up` of a stack."""
-    made = up(cluster, folder, column.settings())
+    settings = column.settings()
+    if on_nodes := column.pattern is Pattern.NODELOCAL:
+        settings = {**settings, **open_nodes(cluster, folder)}
+        settings["runtime"] |= {"nodeRoot": node_root(folder)}
+    made = up(cluster, folder, settings)
     try:
         async with await KubeClient.connect(cluster.kubeconfig) as client:
-            yield OnCluster(made, client)
+            yield (OnNodes if on_nodes else OnCluster)(made, client)
     finally:
         made.leave()
+
+
+def open_nodes(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    """What an operator does by hand for the pattern nodelocal: a namespace that permits it, a folder on each node."""
+    name = namespace_of(folder)
+    level = {"pod-security.kubernetes.io/enforce": "privileged"}
+    cluster.control_plane.api.apply(
+        f"/api/v1/namespaces/{name}",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": level}},
+    )
+    for node in cluster.nodes:
+        own = node.place.folder / Path(node_root(folder)).relative_to("/var/lib")
+        own.mkdir(mode=0o750)
+        shutil.chown(own, 1000, 1000)
+    return {"namespace": {"name": name, "create": False}}
+
+
+def node_root(folder: Path) -> str:
+    """Below the one folder that each node of the embedded cluster has to itself."""
+    return f"/var/lib/kubelet/{namespace_of(folder)}"
 
 
 def up(cluster: Cluster, folder: Path, settings: dict[str, Any]) -> Installation:

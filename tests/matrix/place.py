@@ -130,6 +130,33 @@ class OnCluster:
         return found
 
 
+class OnNodes(OnCluster):
+    """A controller a node, which its groups stay with: it comes back, and so do they."""
+
+    async def controller(self, group: str = "") -> dict[str, Any]:
+        """That of the node the group's agent is on."""
+        selector = f"{labels.AGENT_SELECTOR},{labels.GROUP}={names.slug(group)}"
+        agents = await self.client.list(PODS, namespace=self.namespace, labels=selector)
+        [node] = {pod["spec"]["nodeName"] for pod in agents if pod["status"]["phase"] == "Running"}
+        pods = await self.client.list(PODS, namespace=self.namespace, labels=CONTROLLER_SELECTOR)
+        [pod] = [pod for pod in pods if pod["spec"]["nodeName"] == node and "deletionTimestamp" not in pod["metadata"]]
+        return pod
+
+    @contextlib.asynccontextmanager
+    async def apart(self) -> AsyncIterator[None]:
+        yield
+
+    @contextlib.asynccontextmanager
+    async def without_node_of(self, session: str) -> AsyncIterator[None]:
+        node = self.cluster.node((await self.agent(session))["spec"]["nodeName"])
+        try:
+            await asyncio.to_thread(node.power_off)
+            await asyncio.to_thread(node.await_state, ready=False)
+        finally:
+            await asyncio.to_thread(node.power_on)
+        yield
+
+
 class OnDocker:
     """A Docker host: what is one node there, and who starts its controller again, is its owner's."""
 

@@ -16,11 +16,13 @@ import pytest
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import Pattern, Transport
 from nanoclaw_runtime.kube.client import KubeClient
-from tests.matrix.columns import Column
+from tests.matrix.columns import RUNTIME, Column
 from tests.matrix.installations import up
 from tests.matrix.place import OnCluster
 from tests.matrix.play import Cell, Verdict
 from tests.matrix.scene import Scene
+from tests.support.command_line import CommandLine
+from tests.support.docker_host import DockerHost
 
 pytestmark = [
     pytest.mark.matrix,
@@ -36,6 +38,10 @@ TURN = 12
 
 JOB, STATEFULSET = Column(Pattern.JOB), Column(Pattern.STATEFULSET)
 BRIDGED = Column(Pattern.JOB, Transport.BRIDGE)
+
+
+def groups():
+    return [{"folder": each, "name": each, "requiresTrigger": False} for each in GROUPS]
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +135,42 @@ async def test_a_change_of_the_stack_keeps_every_message_and_every_memory(
             assert (names.BRIDGE in containers(pod)) == change.bridged
             assert scene.faults() == []
     assert await uids_of_claims(place) == claims
+
+
+@pytest.fixture
+async def on_docker(engine, echo_agent, tmp_path):
+    async with DockerHost.on(engine, tmp_path, echo_agent) as host:
+        host.settings["groups"] = groups()
+        host.settings["runtime"] |= {"idleTimeout": RUNTIME["idleTimeout"], "closeGrace": RUNTIME["closeGrace"]}
+        await host.start()
+        yield host
+
+
+async def test_a_household_moves_to_docker_and_back(installation, on_docker, directions, tmp_path):
+    on_cluster = command_line(installation)
+    with kept(directions, "job → docker, by export and import"):
+        await moves(on_cluster, on_docker, tmp_path / "there")
+    with kept(directions, "docker → job, by export and import"):
+        await moves(on_docker, on_cluster, tmp_path / "back", "--replace")
+
+
+def command_line(installation):
+    return CommandLine(KUBECONFIG=str(installation.cluster.kubeconfig), NANOCLAW_NAMESPACE=installation.namespace)
+
+
+async def moves(source, target, folder, *options):
+    """Everybody talks, one agent works on; the household moves when it has finished, and everybody remembers."""
+    said = f"before the move to {folder.name}"
+    for group in GROUPS:
+        await source.say(group, said)
+    await source.done("send", WORKS, f"sleep 3; write notes.txt {said}")
+    while await source.sessions() or await target.sessions():
+        await asyncio.sleep(0.2)
+    await source.done("export", folder)
+    assert (await target.told("import", folder, "--yes", *options))["done"]
+    assert await target.say(WORKS, "read notes.txt") == said
+    for group in GROUPS:
+        assert said in await target.say(group, "history")
 
 
 async def uids_of_claims(place):

@@ -62,7 +62,7 @@ class Installation:
         runtime, agent = images.build_images(progress)
         for image in (runtime, agent):
             cluster.import_image(image.archive)
-        namespace, key = f"trial-{folder.name.lower().replace('_', '-')}", f"sk-{folder.name}-{secrets.token_hex(8)}"
+        namespace, key = namespace_of(folder), f"sk-{folder.name}-{secrets.token_hex(8)}"
         place = cluster.instance
         base = {
             "namespace": {"name": namespace},
@@ -110,6 +110,11 @@ class Installation:
     async def chat(self) -> AsyncIterator[Chat]:
         async with await Remote.connect(Target(self.cluster.kubeconfig, namespace=self.namespace)) as remote:
             yield Chat(remote)
+
+
+def namespace_of(folder: Path) -> str:
+    """Where the installation of a project goes."""
+    return f"trial-{folder.name.lower().replace('_', '-')}"
 
 
 def _agent(image: str) -> dict[str, Any]:
