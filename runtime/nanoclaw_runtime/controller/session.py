@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from nanoclaw_runtime.backends.base import Backend, RunningSession
-from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec
+from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec, Transport
 from nanoclaw_runtime.contract.wire import ContainerInput
 from nanoclaw_runtime.controller.plans import Plans
 from nanoclaw_runtime.controller.status import SessionState, SessionStatus
@@ -29,7 +29,7 @@ from nanoclaw_runtime.domain.lifetime import Limits, Moments, Verdict, ends_turn
 from nanoclaw_runtime.domain.model import AgentOutput, SessionKind, SessionRef, SessionSpec
 from nanoclaw_runtime.domain.prompt import Line, prompt, visible
 from nanoclaw_runtime.ipc.folders import make_group_folders
-from nanoclaw_runtime.ipc.mailbox import Mailbox
+from nanoclaw_runtime.ipc.mailbox import Carrier, Mailbox, Nearby
 from nanoclaw_runtime.store.records import FIRST_TURN, Message, SessionRecord
 from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.telemetry import Metrics
@@ -57,6 +57,8 @@ class Surroundings:
     """What the pods of sessions are made of."""
     prepare: Callable[[str], Awaitable[None]]
     """Done before each start of a group, given by its folder, when its files can be written. May raise OSError."""
+    carrier: Carrier = field(default_factory=Nearby)
+    """Who takes files to agents, where they do not look into our folders."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Session:
         self._around = around
         self._signals = signals
         self._group, self._jid = group, jid
-        self._mailbox = Mailbox(around.tree, ref.folder, ref.session)
+        self._mailbox = Mailbox(around.tree, ref.folder, ref.session, carrier=around.carrier)
         self._limits = Limits.of(around.config, ref.kind, group.container_config.timeout if group else None)
         self._moments = Moments(active=_now())
         self._changed = asyncio.Event()
@@ -150,7 +152,8 @@ class Session:
         ids = [message.id for message in opening.messages]
         await around.store.begin_session(self.ref, ids, task=opening.task, at=datetime.now(UTC))
         try:
-            await asyncio.to_thread(make_group_folders, around.tree, self.ref.folder)
+            if around.config.transport is Transport.VOLUME:  # a bridge makes them in the pod
+                await asyncio.to_thread(make_group_folders, around.tree, self.ref.folder)
             await self._mailbox.prepare()
             await around.prepare(group.folder)
             plan = await around.plans.of(group, self.ref)

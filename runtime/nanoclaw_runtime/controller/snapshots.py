@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Snapshots:
-    """The snapshot files of all groups. `groups` are those that are registered."""
+    """The snapshot files of all groups. `groups` are those that are registered; `changed` is told whose are new."""
 
     def __init__(
         self,
@@ -32,12 +32,14 @@ class Snapshots:
         chats: ChatBook,
         groups: Callable[[], Sequence[GroupSpec]],
         *,
+        changed: Callable[[str], None] = lambda _folder: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._tree = tree
         self._tasks = tasks
         self._chats = chats
         self._groups = groups
+        self._changed = changed
         self._now = now
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -50,6 +52,7 @@ class Snapshots:
         """Raises OSError, StoreFailed."""
         async with self._turns[folder]:  # what was read first must not be written last
             await asyncio.to_thread(write_tasks, self._tree, folder, await self._tasks.list())
+        self._changed(folder)
 
     async def write_groups(self, folder: str) -> None:
         """Raises OSError, StoreFailed."""
@@ -57,6 +60,7 @@ class Snapshots:
             registered = {group.jid for group in self._groups()}
             chats = await self._chats.list()
             await asyncio.to_thread(write_groups, self._tree, folder, chats, registered, self._now())
+        self._changed(folder)
 
     async def tasks_changed(self, folder: str) -> None:
         """Tell the group whose tasks they are, and main, which sees them all. Raises StoreFailed."""

@@ -36,22 +36,24 @@ def make_group_folders(tree: Path, folder: str) -> None:
 
     An agent starts without settings or skills that cannot be written, on a full volume for instance.
     """
+    project = tree / layout.PROJECT_DIR
+    for directory in (tree / layout.ipc_dir(folder), tree / layout.GLOBAL_DIR, project):
+        directory.mkdir(parents=True, exist_ok=True)
     group, sessions = tree / layout.group_dir(folder), tree / layout.sessions_dir(folder)
-    for directory in (
-        group,
-        sessions,
-        tree / layout.ipc_dir(folder),
-        tree / layout.GLOBAL_DIR,
-        tree / layout.PROJECT_DIR,
-    ):
+    furnish(group, sessions, project=project, stamp=tree / layout.STORE_DIR / "skills" / folder)
+
+
+def furnish(group: Path, sessions: Path, *, project: Path, stamp: Path) -> None:
+    """As `make_group_folders`, of a group whose folders are anywhere; the file `stamp` is ours alone."""
+    for directory in (group, sessions):
         directory.mkdir(parents=True, exist_ok=True)
     with opened_folder(group) as here:
         make_folder("logs", here)
     try:
         _write_settings(sessions)
-        copy_skills(tree, folder)
+        copy_skills(project, sessions, stamp)
     except OSError as error:
-        log.warning("group.not-prepared", group=folder, reason=str(error), remedy="look at the group's volume")
+        log.warning("group.not-prepared", group=stamp.name, reason=str(error), remedy="look at the group's volume")
 
 
 def real_path(path: str) -> str | None:

@@ -23,7 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -45,18 +45,39 @@ _OUR_NAME: Final = re.compile(rf"[0-9]+-[0-9a-z]{{4}}\.json({re.escape(ASIDE)})?
 _BASE36 = string.digits + string.ascii_lowercase
 
 
-def _nobody() -> None:
-    """Nobody has to know."""
+class Carrier(Protocol):
+    """Who takes the files to the agent and tells which ones it took, when it looks into another folder than ours."""
+
+    def changed(self, folder: str) -> None:
+        """There is something new below the IPC folder of the group. Called on the event loop."""
+        ...
+
+    async def settled(self, folder: str, session: str) -> None:
+        """Return when our folder shows what the agent, which has ended, took and left.
+
+        Raises OSError when that cannot be known.
+        """
+        ...
+
+
+class Nearby:
+    """The agent looks into the very folder we write: nothing to carry."""
+
+    def changed(self, folder: str) -> None:
+        """See `Carrier.changed`."""
+
+    async def settled(self, folder: str, session: str) -> None:
+        """See `Carrier.settled`."""
 
 
 class Mailbox:
     """What one session of a group is told after its start."""
 
-    def __init__(self, tree: Path, folder: str, session: str, *, changed: Callable[[], None] = _nobody) -> None:
-        """`changed` is called whenever there is something new in the folder for the agent."""
-        self._changed = changed
+    def __init__(self, tree: Path, folder: str, session: str, *, carrier: Carrier | None = None) -> None:
+        """`carrier` is told whenever there is something new in the folder for the agent."""
         self._root = tree / layout.ipc_dir(folder)
-        self._session = session
+        self._folder, self._session = folder, session
+        self._carrier = carrier or Nearby()
         self._last_name = 0
         self.closing = False
         """True once `close` was called, or the session is over; `send` then refuses."""
@@ -89,7 +110,7 @@ class Mailbox:
         await asyncio.to_thread(self._write, f"{name}{ASIDE}", content)
         await record()
         await asyncio.to_thread(self._deliver, name)
-        self._changed()
+        self._carrier.changed(self._folder)
         return True
 
     async def close(self) -> None:
@@ -98,20 +119,21 @@ class Mailbox:
         """
         self.closing = True
         await asyncio.to_thread(self._write, wire.CLOSE_FILE, b"")
-        self._changed()
+        self._carrier.changed(self._folder)
 
     async def pending(self) -> set[int]:
         """Ids of the messages whose text the agent has not taken; the files stay.
 
         Once the agent is gone, it has certainly not seen them. Only ids that the caller gave to this
-        session mean anything: the agent can write here too.
+        session mean anything: the agent can write here too. Raises OSError when nobody can say what it took.
         """
+        await self._carrier.settled(self._folder, self._session)
         return await asyncio.to_thread(self._pending)
 
     async def deliver_recorded(self, recorded: AbstractSet[int]) -> None:
         """Deliver the texts an earlier process laid aside and recorded; remove those it did not record."""
         await asyncio.to_thread(self._deliver_recorded, recorded)
-        self._changed()
+        self._carrier.changed(self._folder)
 
     def _name(self) -> str:
         # Agents take files in name order: two in one millisecond must not swap.
@@ -119,17 +141,7 @@ class Mailbox:
         return wire.input_file(self._last_name, "".join(secrets.choice(_BASE36) for _ in range(4)))
 
     def _prepare(self) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
-        with opened_folder(self._root) as root:
-            for name in (*wire.IPC_DIRS, layout.SESSION_INPUTS):
-                make_folder(name, root)
-            with opened_folder(layout.SESSION_INPUTS, root) as sessions:
-                with os.scandir(sessions) as entries:
-                    others = [entry.name for entry in entries if entry.name != self._session]
-                for name in others:
-                    with contextlib.suppress(OSError):
-                        remove_tree(name, sessions)
-                make_folder(self._session, sessions)
+        make_mailbox(self._root, self._session)
 
     def _discard(self) -> None:
         with walked_folder(self._root, layout.SESSION_INPUTS) as sessions:
@@ -159,31 +171,51 @@ class Mailbox:
         return walked_folder(self._root, layout.SESSION_INPUTS, self._session)
 
 
+def make_mailbox(ipc: Path, session: str) -> None:
+    """As `Mailbox.prepare`, of a group whose IPC folder is anywhere. Blocks; raises OSError."""
+    ipc.mkdir(parents=True, exist_ok=True)
+    with opened_folder(ipc) as root:
+        for name in (*wire.IPC_DIRS, layout.SESSION_INPUTS):
+            make_folder(name, root)
+        with opened_folder(layout.SESSION_INPUTS, root) as sessions:
+            with os.scandir(sessions) as entries:
+                others = [entry.name for entry in entries if entry.name != session]
+            for name in others:
+                with contextlib.suppress(OSError):
+                    remove_tree(name, sessions)
+            make_folder(session, sessions)
+
+
+def is_input(name: str) -> bool:
+    """Whether an agent takes a file of this name of ours, or obeys it."""
+    return name == wire.CLOSE_FILE or (_OUR_NAME.fullmatch(name) is not None and not name.endswith(ASIDE))
+
+
 def _our_files(folder: int) -> Iterator[tuple[str, set[int]]]:
     """The files that may be ours, in the order of their names, and the ids of the messages in each."""
     with os.scandir(folder) as entries:
         found = [entry.name for entry in itertools.islice(entries, NAMES_AT_ONCE)]
     room = MOST_READ
     for name in sorted(filter(_OUR_NAME.fullmatch, found)):
-        content = _content(folder, name, min(room, LARGEST_FILE))
+        content = plain_content(folder, name, min(room, LARGEST_FILE)) or b""
         room -= len(content)
         yield name, _message_ids(content)
 
 
-def _content(folder: int, name: str, room: int) -> bytes:
-    """What a plain file of at most `room` bytes has; nothing for whatever else lies there."""
+def plain_content(folder: int, name: str | bytes, room: int) -> bytes | None:
+    """What a plain file of at most `room` bytes has; None for whatever else lies there."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     except OSError:
-        return b""
+        return None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > room:
-            return b""
+            return None
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(found.st_size)
     except OSError:
-        return b""
+        return None
     finally:
         os.close(descriptor)
 

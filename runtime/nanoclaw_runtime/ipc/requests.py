@@ -100,7 +100,7 @@ class RequestFolder:
         """What lies under the name; None when it is gone, or may still be being written. Raises OSError."""
         with self._opened() as folder:
             try:
-                with _opened_file(folder, name) as descriptor:
+                with opened_file(folder, name) as descriptor:
                     return self._examined(name, descriptor)
             except FileNotFoundError:
                 return None
@@ -116,8 +116,8 @@ class RequestFolder:
         """
         try:
             with self._opened() as folder:
-                if file.identity in {None, _identity(os.stat(file.name, dir_fd=folder, follow_symlinks=False))}:
-                    _remove(folder, file.name)
+                if file.identity in {None, identity_of(os.stat(file.name, dir_fd=folder, follow_symlinks=False))}:
+                    remove(folder, file.name)
         except FileNotFoundError:
             return True
         except OSError:
@@ -146,12 +146,12 @@ class RequestFolder:
 
     def _examined(self, name: str, descriptor: int) -> RequestFile | None:
         found = os.fstat(descriptor)
-        identity = _identity(found)
+        identity = identity_of(found)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             problem = "it is no plain file, or one with several names"
             return RequestFile(name, "", problem=problem, identity=identity)
-        content, after = _read(descriptor), os.fstat(descriptor)
-        if _identity(after) != identity or not after.st_nlink:
+        content, after = read_bounded(descriptor), os.fstat(descriptor)
+        if identity_of(after) != identity or not after.st_nlink:
             return None  # written to while we read, or replaced by another one
         if len(content) > LARGEST_FILE:
             problem = f"it is larger than {LARGEST_FILE} bytes"
@@ -170,7 +170,7 @@ class RequestFolder:
 
 
 @contextlib.contextmanager
-def _opened_file(folder: int, name: str) -> Iterator[int]:
+def opened_file(folder: int, name: str | bytes) -> Iterator[int]:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY  # not to wait for a pipe's other end
     descriptor = os.open(name, flags, dir_fd=folder)
     try:
@@ -179,17 +179,17 @@ def _opened_file(folder: int, name: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _read(descriptor: int) -> bytes:
+def read_bounded(descriptor: int) -> bytes:
     """At most one byte more than a request may have."""
     with open(descriptor, "rb", closefd=False) as file:
         return file.read(LARGEST_FILE + 1)
 
 
-def _identity(found: os.stat_result) -> tuple[int, ...]:
+def identity_of(found: os.stat_result) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _remove(folder: int, name: str) -> None:
+def remove(folder: int, name: str | bytes) -> None:
     try:
         os.unlink(name, dir_fd=folder)
     except IsADirectoryError:

@@ -18,7 +18,6 @@ from typing import Final
 
 import structlog
 
-from nanoclaw_runtime.contract import layout
 from nanoclaw_runtime.ipc.descriptors import make_folder, opened_folder, walked_folder
 
 log = structlog.get_logger(__name__)
@@ -28,7 +27,8 @@ LARGEST: Final = 64 * 1024 * 1024
 DEEPEST: Final = 32
 """Folders in each other that are looked into; what lies deeper is left out."""
 
-_SOURCE: Final = ("container", "skills")
+SOURCE: Final = ("container", "skills")
+"""Where the project has them."""
 _TARGET: Final = "skills"
 
 
@@ -53,18 +53,20 @@ class _Folder:
         return sum(file.size for file in self.files) + sum(folder.size for folder in self.folders)
 
 
-def copy_skills(tree: Path, folder: str) -> None:
-    """Give the group the project's skills. What cannot be copied is logged and left out. Raises OSError."""
+def copy_skills(project: Path, sessions: Path, stamp: Path) -> None:
+    """Give a group, whose `.claude` is `sessions`, the project's skills; the digest is kept in the file `stamp`.
+
+    What cannot be copied is logged and left out. Raises OSError.
+    """
     with contextlib.ExitStack() as stack:
         try:
-            source = stack.enter_context(walked_folder(tree / layout.PROJECT_DIR, *_SOURCE))
+            source = stack.enter_context(walked_folder(project, *SOURCE))
         except FileNotFoundError:
             return
-        home = stack.enter_context(opened_folder(tree / layout.sessions_dir(folder)))
+        home = stack.enter_context(opened_folder(sessions))
         make_folder(_TARGET, home)
         target = stack.enter_context(opened_folder(_TARGET, home))
         skills = _fitting(_seen(".", source, DEEPEST).folders)
-        stamp = tree / layout.STORE_DIR / "skills" / folder
         if not (stamp.is_file() and stamp.read_text() == _digest(skills, target)):
             _copy_all(skills, source, target, stamp)
 

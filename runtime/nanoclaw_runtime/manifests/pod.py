@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from nanoclaw_runtime.contract import labels, layout, names, wire
 from nanoclaw_runtime.contract.config import ControllerConfig, Pattern, Platform
-from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.domain.model import SessionPlan
+from nanoclaw_runtime.manifests.bridge import bridge_container, bridge_volumes, carried_mount, is_bridged
 from nanoclaw_runtime.manifests.node_volumes import CUT, node_volumes
 from nanoclaw_runtime.manifests.scheduling import scheduling
 from nanoclaw_runtime.manifests.volumes import claim_volumes, extra_volume_mounts, extra_volumes, volume_mount
@@ -54,11 +54,13 @@ def agent_pod(plan: SessionPlan) -> Manifest:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": _pod_security(config.platform),
-            "containers": [_container(config, mounts, plan.extra) | (_waits() if plan.parked else {})],
+            **({"initContainers": [bridge_container(plan)]} if is_bridged(config) else {}),
+            "containers": [_container(plan, mounts) | (_waits() if plan.parked else {})],
             "volumes": [
                 {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
                 {"name": "home", "emptyDir": {"sizeLimit": HOME_SIZE}},
                 *(node_volumes(config.node_root, folder, claims) if on_node else claim_volumes(claims)),
+                *(bridge_volumes() if is_bridged(config) else []),
                 *extra_volumes(plan.extra),
             ],
             **_aliases(config),
@@ -106,7 +108,8 @@ def _pod_security(platform: Platform) -> Manifest:
     return settings
 
 
-def _container(config: ControllerConfig, mounts: tuple[layout.Mount, ...], extra: tuple[ExtraMount, ...]) -> Manifest:
+def _container(plan: SessionPlan, mounts: tuple[layout.Mount, ...]) -> Manifest:
+    config, extra = plan.config, plan.extra
     agent = config.agent
     quiet = wire.QUIET_ENV if config.closed_network else {}
     environment = quiet | agent.env | {"HOME": wire.AGENT_HOME, "TZ": config.timezone}
@@ -131,6 +134,7 @@ def _container(config: ControllerConfig, mounts: tuple[layout.Mount, ...], extra
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the agent compiles into it
             {"name": "home", "mountPath": wire.AGENT_HOME},
             *(volume_mount(mount.claim, mount.path, mount.sub_path, read_only=mount.read_only) for mount in mounts),
+            *([carried_mount(plan.ref.folder)] if is_bridged(config) else []),
             *extra_volume_mounts(extra),
         ],
     }

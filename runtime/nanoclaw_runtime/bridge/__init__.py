@@ -1,0 +1,1 @@
+"""Carries files between the controller's tree and the pods of agents, where no volume is shared."""

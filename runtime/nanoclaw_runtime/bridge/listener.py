@@ -1,0 +1,87 @@
+"""Connections that may cost something, and no more of them than that.
+
+Everybody on the agents' network can knock. A connection is counted before its TLS handshake begins, and there are so
+many at once, from one address and in all; the rest is closed at once. Not here: what is said on one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+AT_ONCE: Final = 4096
+PER_ADDRESS: Final = 256
+"""A node's worth of pods, should a network show them all under its address."""
+HANDSHAKE: Final = 5.0
+SHUTDOWN: Final = 1.0
+BACKLOG: Final = 128
+_BREATH: Final = 0.1
+# Seconds after which a socket that could not accept, for want of descriptors say, is tried again.
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+_log = structlog.get_logger(__name__)
+
+
+class Listener:
+    """`run` serves until cancelled; `port` is known once it is `bound`."""
+
+    def __init__(self, serve: Serve, tls: ssl.SSLContext) -> None:
+        self._serve, self._tls = serve, tls
+        self._from: Counter[str] = Counter()
+        self.port = 0
+        self.bound = asyncio.Event()
+
+    async def run(self, address: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server((address, port), backlog=BACKLOG) as listening:
+            listening.settimeout(0)
+            self.port = listening.getsockname()[1]
+            self.bound.set()
+            async with asyncio.TaskGroup() as connections:
+                while True:
+                    try:
+                        connection, (host, *_) = await loop.sock_accept(listening)
+                    except OSError as error:
+                        _log.warning("bridge.not-accepted", reason=str(error))
+                        await asyncio.sleep(_BREATH)
+                        continue
+                    if self._from[host] >= PER_ADDRESS or self._from.total() >= AT_ONCE:
+                        connection.close()
+                        continue
+                    connections.create_task(self._one(connection, host), name=f"bridge connection of {host}")
+
+    async def _one(self, connection: socket.socket, host: str) -> None:
+        self._from[host] += 1
+        try:
+            with contextlib.suppress(OSError):  # whoever cannot even shake hands
+                reader, writer = await self._streams(connection)
+                try:
+                    await self._serve(reader, writer)
+                finally:
+                    writer.transport.abort()
+        finally:
+            connection.close()
+            self._from[host] -= 1
+            self._from += Counter()  # forget who has none
+
+    async def _streams(self, connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        loop = asyncio.get_running_loop()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # messages are small, and waited for
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol,
+            connection,
+            ssl=self._tls,
+            ssl_handshake_timeout=HANDSHAKE,
+            ssl_shutdown_timeout=SHUTDOWN,
+        )
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
