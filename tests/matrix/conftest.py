@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -33,12 +33,14 @@ Record = Callable[[str, str, dict[str, Cell]], None]
 @pytest.fixture(scope="session")
 def record() -> Record:
     """Keeps what was found in a column of a table, where somebody asked for that."""
-    folder = os.environ.get(FOLDER)
+    folder, numbers = os.environ.get(FOLDER), itertools.count()
 
     def keep(table: str, column: str, cells: dict[str, Cell]) -> None:
         if folder is not None:
-            content = {"table": table, "column": column, "cells": {row: asdict(cell) for row, cell in cells.items()}}
-            Path(folder, f"{table}-{secrets.token_hex(4)}.json").write_text(json.dumps(content))
+            number = next(numbers)
+            found = {row: asdict(cell) for row, cell in cells.items()}
+            content = {"table": table, "column": column, "number": number, "cells": found}
+            Path(folder, f"{number}.json").write_text(json.dumps(content))
 
     return keep
 

@@ -79,8 +79,8 @@ def matrix(progress: Progress) -> int:
 def read(folder: Path) -> dict[str, dict[str, Column]]:
     """What the tests found: table → column → row → cell."""
     found: dict[str, dict[str, Column]] = {name: {} for name in TABLES}
-    for file in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
-        content = json.loads(file.read_text())
+    contents = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+    for content in sorted(contents, key=lambda content: content["number"]):
         cells = {row: Cell(**cell) for row, cell in content["cells"].items()}
         found[content["table"]][content["column"]] = cells
     return found
