@@ -19,10 +19,11 @@ from nanoclaw_runtime.cli.bench_pods import Manifest, Place
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.installation import DEPLOYMENTS, find_namespace
 from nanoclaw_runtime.cli.options import Options, finish, line
+from nanoclaw_runtime.cli.prerequisites import STORAGE_CLASSES
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.domain.storage_advice import SEEN, Advice, Measured, What, Where, advise
 from nanoclaw_runtime.kube.client import KubeClient
-from nanoclaw_runtime.kube.errors import NotFound
+from nanoclaw_runtime.kube.errors import Forbidden, NotFound
 from nanoclaw_runtime.kube.resources import CLAIMS
 
 app = typer.Typer(help="Measure what the cluster gives to agents.", no_args_is_help=True)
@@ -107,9 +108,18 @@ async def _claim(client: KubeClient, namespace: str, run: str, wanted: Wanted) -
             raise CommandFailed(f"there is no claim {wanted.claim!r} in namespace {namespace!r}") from None
         yield found
         return
+    await _known(client, wanted.storage_class or "")
     made = bench_pods.claim(run, storage_class=wanted.storage_class or "", mode=wanted.mode, size=wanted.size)
     async with bench_run.made_claim(client, namespace, made) as there:
         yield there
+
+
+async def _known(client: KubeClient, name: str) -> None:
+    """A claim of a class that is not there would wait for ever; who may not look goes on."""
+    with contextlib.suppress(Forbidden):
+        there = [each["metadata"]["name"] for each in await client.list(STORAGE_CLASSES)]
+        if name not in there:
+            raise CommandFailed(f"there is no StorageClass {name!r}; there are {', '.join(there) or 'none'}")
 
 
 async def _place(client: KubeClient, namespace: str, run: str, claim: str, wanted: Wanted) -> Place:

@@ -25,7 +25,7 @@ from nanoclaw_runtime.kube.resources import CLAIMS, PODS
 START: Final = 300.0
 """Seconds for a pod to run: the claim may have to be made, and the image pulled."""
 NO_NODE: Final = 20.0
-"""Seconds the scheduler may find no node before we go on without one."""
+"""Seconds the scheduler may find no second node before we go on without it: the claim is bound by then."""
 LOOK: Final = 0.5
 
 Tell = Callable[[str], None]
@@ -62,7 +62,7 @@ async def measure(client: KubeClient, place: Place, claim: Manifest, nodes: Sequ
     """Every figure that can be had of the claim. Raises CommandFailed, and KubeError, with everything removed."""
     outcome, namespace = Outcome(claim["spec"]["accessModes"]), claim["metadata"]["namespace"]
     first = nodes[0] if nodes else await _bound_to(client, claim)
-    async with _removed(client, namespace) as pods:
+    async with _removed(client, namespace, tell) as pods:
         pairs = []
         if RWOP in outcome.modes:
             outcome.skipped.append(f"a {RWOP} claim has one pod: what another one sees is not measured")
@@ -89,7 +89,7 @@ async def _far(pods: _Pods, place: Place, outcome: Outcome, nodes: Sequence[str]
     tell("starting a pod that answers from another node")
     wanted = nodes[1] if len(nodes) > 1 else None
     try:
-        return await pods.start(bench_pods.answering(place, "far", node=wanted))
+        return await pods.start(bench_pods.answering(place, "far", node=wanted), homeless=NO_NODE)
     except NoNode as error:
         outcome.skipped.append(f"no second node: what another one sees is not measured ({error})")
         return None
@@ -120,30 +120,37 @@ async def _bound_to(client: KubeClient, claim: Manifest) -> str | None:
 class _Pods:
     """Those that were made, in one namespace."""
 
-    def __init__(self, client: KubeClient, namespace: str) -> None:
-        self._client, self._namespace = client, namespace
+    def __init__(self, client: KubeClient, namespace: str, tell: Tell) -> None:
+        self._client, self._namespace, self._tell = client, namespace, tell
         self.made: list[str] = []
 
-    async def start(self, manifest: Manifest) -> str:
-        """Make it and wait until it runs or has ended; the node it is on."""
+    async def start(self, manifest: Manifest, *, homeless: float = START) -> str:
+        """Make it and wait until it runs or has ended; the node it is on.
+
+        Raises NoNode when it has none after `homeless` seconds, CommandFailed when it does not run in time.
+        """
         name = manifest["metadata"]["name"]
         self.made.append(name)
         await self._client.create(PODS, manifest, namespace=self._namespace)
         loop = asyncio.get_running_loop()
-        until, homeless, pod = loop.time() + START, loop.time() + NO_NODE, manifest
-        while loop.time() < until:
+        begun, told, pod = loop.time(), "", manifest
+        while loop.time() < begun + START:
             pod = await self._client.get(PODS, name, namespace=self._namespace)
             if pod["status"].get("phase") in {"Running", "Succeeded", "Failed"}:
                 return str(pod["spec"].get("nodeName", ""))
-            if not pod["spec"].get("nodeName") and doctor.trouble(pod) and loop.time() > homeless:
-                await self.remove(name)
-                raise NoNode(f"the pod {name} finds no node: {doctor.trouble(pod)}")
+            trouble = doctor.trouble(pod)
+            if trouble and not pod["spec"].get("nodeName") and loop.time() > begun + homeless:
+                await self._remove(name)
+                raise NoNode(f"the pod {name} finds no node: {trouble}")
+            if trouble not in {"", told}:
+                self._tell(f"{name}: {trouble}")
+                told = trouble
             await asyncio.sleep(LOOK)
         raise CommandFailed(
             f"the pod {name} does not run after {START:.0f} s: {doctor.trouble(pod) or 'no reason told'}"
         )
 
-    async def remove(self, name: str) -> None:
+    async def _remove(self, name: str) -> None:
         self.made.remove(name)
         with contextlib.suppress(NotFound):
             await self._client.delete(PODS, name, namespace=self._namespace)
@@ -164,8 +171,8 @@ class _Pods:
 
 
 @contextlib.asynccontextmanager
-async def _removed(client: KubeClient, namespace: str) -> AsyncIterator[_Pods]:
-    pods = _Pods(client, namespace)
+async def _removed(client: KubeClient, namespace: str, tell: Tell) -> AsyncIterator[_Pods]:
+    pods = _Pods(client, namespace, tell)
     try:
         yield pods
     finally:
