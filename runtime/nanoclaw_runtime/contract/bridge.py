@@ -26,6 +26,8 @@ ENV_SESSIONS_DIR: Final = "NANOCLAW_BRIDGE_SESSIONS_DIR"
 ENV_ROOT: Final = "NANOCLAW_BRIDGE_ROOT"
 """Folder with everything of the container's own; `ROOT` when it is not set."""
 
+COMMAND: Final = ("python", "-m", "nanoclaw_runtime.bridge")
+"""What the container runs, of the controller's image."""
 ROOT: Final = "/bridge"
 CLAIMS_DIR: Final = f"{ROOT}/claims"
 """Below it each of the group's claims, whole."""

@@ -18,8 +18,6 @@ from nanoclaw_runtime.manifests.volumes import volume_mount
 
 Manifest = dict[str, Any]
 
-MODULE = "nanoclaw_runtime.bridge"
-
 
 def is_bridged(config: ControllerConfig) -> bool:
     return config.transport is Transport.BRIDGE and config.pattern.has_claims
@@ -34,7 +32,7 @@ def bridge_container(plan: SessionPlan) -> Manifest:
         "name": names.BRIDGE,
         "image": config.bridge_image,
         "imagePullPolicy": config.agent.image_pull_policy,
-        "command": ["python", "-m", MODULE],
+        "command": list(bridge.COMMAND),
         "restartPolicy": "Always",
         "env": [{"name": name, "value": value} for name, value in sorted(_environment(plan).items())],
         "resources": {
