@@ -10,10 +10,10 @@ from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Forbidden, Invalid, Target
-from nanoclaw_runtime.kube.resources import JOBS, PODS, Resource
+from nanoclaw_runtime.kube.resources import JOBS, PODS, STATEFUL_SETS, Resource
 from nanoclaw_runtime.manifests.job import agent_job
 from tests.apiserver.conftest import ACCOUNTS
-from tests.support.plans import SHAPES, plan
+from tests.support.plans import SHAPES, holder, plan
 
 pytestmark = pytest.mark.apiserver
 
@@ -38,9 +38,10 @@ def pod_of(job: dict) -> dict:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_the_job_and_its_pod_are_accepted(admin: KubeClient, restricted: str, shape: str) -> None:
-    job = agent_job(SHAPES[shape])
-    made = await admin.request("POST", JOBS.path(restricted), Target("create", "jobs"), query=STRICT, body=job)
+async def test_what_holds_a_session_and_its_pod_are_accepted(admin: KubeClient, restricted: str, shape: str) -> None:
+    job = holder(SHAPES[shape])
+    kind = JOBS if job["kind"] == "Job" else STATEFUL_SETS
+    made = await admin.request("POST", kind.path(restricted), Target("create", kind.plural), query=STRICT, body=job)
     for key, value in job["spec"].items():
         if key != "template":
             assert made["spec"][key] == value

@@ -1,4 +1,4 @@
-"""The Job of a session, as golden YAML for every shape it can take, and the rules behind it.
+"""The Job or StatefulSet of a session, as golden YAML for every shape it can take, and the rules behind it.
 
 `NANOCLAW_GOLDEN=write pytest tests/runtime/test_manifests.py` writes the files anew; the
 difference is then reviewed. That the API server takes them is shown in tests/apiserver.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,18 +19,21 @@ from hypothesis import strategies as some
 
 from nanoclaw_runtime.contract import layout, names
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import Platform
+from nanoclaw_runtime.contract.config import Pattern, Platform
 from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.domain.model import SessionKind
+from nanoclaw_runtime.domain.parking import LONGEST_WAIT
+from nanoclaw_runtime.manifests.identity import fingerprint
 from nanoclaw_runtime.manifests.job import agent_job
-from tests.support.plans import SHAPES, plan
+from nanoclaw_runtime.manifests.statefulset import agent_set
+from tests.support.plans import SHAPES, holder, plan
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_job_is_what_its_golden_file_shows(shape: str) -> None:
-    text = yaml.safe_dump(agent_job(SHAPES[shape]), sort_keys=False, width=120)
+def test_what_holds_a_session_is_what_its_golden_file_shows(shape: str) -> None:
+    text = yaml.safe_dump(holder(SHAPES[shape]), sort_keys=False, width=120)
     golden = GOLDEN / f"{shape}.yaml"
     if os.environ.get("NANOCLAW_GOLDEN") == "write":
         golden.parent.mkdir(exist_ok=True)
@@ -112,3 +116,41 @@ def extra_sources(extra: tuple[ExtraMount, ...]) -> Iterator[str]:
 def volume_source(volume: dict) -> str:
     claim = volume.get("persistentVolumeClaim", {}).get("claimName")
     return f"{claim}|{volume.get('configMap', {}).get('name')}|{volume.get('hostPath', {}).get('path')}"
+
+
+def test_a_fingerprint_tells_what_a_pod_is_made_of_and_not_whose_it_is() -> None:
+    one, other = plan("team", "s1"), plan("team", "s2", kind=SessionKind.TASK)
+    assert fingerprint(one) == fingerprint(replace(other, near="worker-1", parked=True))
+    for different in (
+        plan("ops", "s1"),
+        plan("team", "s1", image="registry.example/agent:2"),
+        plan("team", "s1", pattern=Pattern.STATEFULSET),
+        plan("team", "s1", extra=(ExtraMount("/workspace/extra/docs", claim="docs"),)),
+        replace(one, node="worker-1"),
+    ):
+        assert fingerprint(different) != fingerprint(one)
+
+
+def test_a_session_has_its_whole_deadline_however_long_its_agent_was_parked() -> None:
+    def seconds(parked: bool) -> int:
+        return agent_job(replace(plan("team", "s1"), parked=parked))["spec"]["activeDeadlineSeconds"]
+
+    assert seconds(parked=True) - seconds(parked=False) > LONGEST_WAIT
+
+
+def test_a_set_never_replaces_a_pod_by_itself() -> None:
+    made = agent_set(plan("team", "s1", pattern=Pattern.STATEFULSET))["spec"]
+    assert (made["replicas"], made["updateStrategy"], made["template"]["spec"]["restartPolicy"]) == (
+        1,
+        {"type": "OnDelete"},
+        "Always",
+    )
+    assert "volumeClaimTemplates" not in made
+    assert made["selector"]["matchLabels"].items() <= made["template"]["metadata"]["labels"].items()
+
+
+def test_a_pod_that_belongs_to_a_node_runs_there_or_nowhere() -> None:
+    spec = agent_job(replace(plan("team", "s1"), node="worker-1", near="worker-2"))["spec"]["template"]["spec"]
+    [term] = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term == {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["worker-1"]}]}
+    assert "preferredDuringSchedulingIgnoredDuringExecution" not in spec["affinity"]["nodeAffinity"]

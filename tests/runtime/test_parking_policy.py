@@ -156,6 +156,12 @@ def test_an_agent_that_is_not_known_to_be_stale_stays(known):
     assert decide([used("a", 0, parked=waiting(**known))], ONE, NOW) == []
 
 
+def test_an_agent_that_waited_for_too_long_is_replaced():
+    old = used("a", 0, parked=Parked("s", State.WAITING, NOW - 6 * 3600 - 1))
+    assert decide([old], ONE, NOW) == [Drop("a", "s", Why.OLD)]
+    assert decide([replace(old, busy=True)], ONE, NOW) == []
+
+
 def test_a_dead_agent_is_dropped_even_when_its_group_is_about_to_use_it():
     dead = used("a", 0, parked=Parked("s", State.DEAD, NOW), busy=True)
     assert dropped(decide([dead], ONE, NOW)) == [("a", Why.DEAD)]

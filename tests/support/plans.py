@@ -9,6 +9,8 @@ from nanoclaw_runtime.contract.claims import Layout
 from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Pattern, Platform, Resources
 from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.domain.model import SessionKind, SessionPlan, SessionRef
+from nanoclaw_runtime.manifests.job import agent_job
+from nanoclaw_runtime.manifests.statefulset import agent_set
 
 
 def plan(
@@ -54,8 +56,15 @@ SHAPES = {
 } | {
     "task": plan("team", "20260101-abcd", kind=SessionKind.TASK, env={"LOG_LEVEL": "debug"}),
     "extra": plan("team", "20260101-abcd", extra=EXTRA),
+    "parked": replace(plan("team", "20260101-abcd", layout=Layout.PER_GROUP), parked=True, near="worker-1"),
+    "statefulset": replace(plan("team", "20260101-abcd", pattern=Pattern.STATEFULSET), parked=True),
     "nodelocal": replace(
         plan("Team_42", "20260101-abcd", pattern=Pattern.NODELOCAL, node_root="/srv/nanoclaw"), node="worker-1"
     ),
 }
 """Every shape a session's objects can take, by name."""
+
+
+def holder(given: SessionPlan) -> dict[str, Any]:
+    """What the runtime makes for the plan: a Job, or the StatefulSet of its group."""
+    return agent_set(given) if given.config.pattern is Pattern.STATEFULSET else agent_job(given)

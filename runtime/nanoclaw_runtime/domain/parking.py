@@ -22,6 +22,9 @@ SETTLE: Final = 300.0
 """Seconds after its group's last message, and after it began to wait, for which an agent does not yield to a group
 that is only more recent: one of them started anew costs more than the other gains."""
 
+LONGEST_WAIT: Final = 6 * 3600.0
+"""Seconds after which an agent that waits is replaced: Kubernetes counts that time, too, before it ends its Job."""
+
 FIRST_BACK_OFF: Final = 30.0
 LONGEST_BACK_OFF: Final = 600.0
 """Seconds; a node may come, a quota may be raised, and neither is told to us."""
@@ -48,6 +51,8 @@ class Why(StrEnum):
     """Another group is worth more."""
     STALE = "stale"
     """It would be made differently now."""
+    OLD = "old"
+    """It has waited for too long."""
     DEAD = "dead"
     LATE = "late"
     """It did not begin to wait in the time a session has for its start."""
@@ -236,17 +241,16 @@ def _useless(parked: Sequence[Candidate], budget: Budget, now: float) -> list[tu
 
 
 def _flaw(group: Candidate, held: Parked, budget: Budget, now: float) -> Why | None:
-    if held.state is State.LEAVING:
-        return None
-    if held.state is State.DEAD:
-        return Why.DEAD
+    if held.state in {State.LEAVING, State.DEAD}:
+        return Why.DEAD if held.state is State.DEAD else None
     if group.busy:
         return None  # its session takes it, and replaces it where it has to
     if held.state is State.STARTING and now - held.since > budget.patience:
         return Why.LATE
     if held.stale:
         return Why.STALE
-    return None if rank(group, budget, now) else Why.UNUSED
+    old = held.state is State.WAITING and now - held.since > LONGEST_WAIT
+    return Why.OLD if old else None if rank(group, budget, now) else Why.UNUSED
 
 
 def _kept(parked: Sequence[Candidate], dropped: set[str], budget: Budget, now: float) -> list[tuple[Rank, Candidate]]:
