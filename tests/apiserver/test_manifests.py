@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.config import Pattern
 from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Forbidden, Invalid, Target
@@ -37,7 +38,9 @@ def pod_of(job: dict) -> dict:
     return {"apiVersion": "v1", "kind": "Pod", **template, "metadata": template["metadata"] | {"name": "agent"}}
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", [name for name, made in SHAPES.items() if made.config.pattern is not Pattern.NODELOCAL]
+)
 async def test_what_holds_a_session_and_its_pod_are_accepted(admin: KubeClient, restricted: str, shape: str) -> None:
     job = holder(SHAPES[shape])
     kind = JOBS if job["kind"] == "Job" else STATEFUL_SETS
@@ -48,6 +51,12 @@ async def test_what_holds_a_session_and_its_pod_are_accepted(admin: KubeClient, 
     made = await admin.request("POST", PODS.path(restricted), Target("create", "pods"), query=STRICT, body=pod_of(job))
     assert made["spec"]["containers"][0]["stdinOnce"] is True
     assert "kube-api-access" not in str(made["spec"]["volumes"])
+
+
+async def test_folders_of_a_node_are_not(admin: KubeClient, restricted: str) -> None:
+    pod = pod_of(holder(SHAPES["nodelocal"]))
+    with pytest.raises(Forbidden, match="hostPath"):
+        await admin.request("POST", PODS.path(restricted), Target("create", "pods"), query=STRICT, body=pod)
 
 
 async def test_the_check_is_a_check(admin: KubeClient, restricted: str) -> None:
