@@ -32,6 +32,8 @@ class FakeAgent:
     transport: Transport = Transport.VOLUME
     exit_code: int | None = None
     stopped: bool = False
+    undead: int = 0
+    """How many stops fail, as on a node that does not answer."""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def say(self, result: str | None, session: str | None = "claude-1") -> None:
@@ -84,6 +86,9 @@ class FakeAgent:
 
     async def stop(self, *, grace: timedelta) -> None:
         self.stopped = True
+        if self.undead:
+            self.undead -= 1
+            raise SessionFailed(self.ref.session, Diagnosis(FailureKind.NODE_LOST, "it stays", "It stays."))
         if self.exit_code is None:
             await self.exit(137)
 
@@ -107,6 +112,8 @@ class FakeBackend:
         self.agents: list[FakeAgent] = []
         self.parked: dict[str, FakeAgent] = {}
         self.refusals: list[Diagnosis] = []
+        self.asked: list[SessionPlan] = []
+        """What was to be parked."""
         self.park_refusals: list[Diagnosis] = []
         """Raised instead of parking."""
         self.compiling: set[str] = set()
@@ -138,6 +145,7 @@ class FakeBackend:
         return agent
 
     async def prepare(self, plan: SessionPlan) -> FakeAgent | None:
+        self.asked.append(plan)
         if not self.parks:
             return None
         await self.park_room.wait()
@@ -145,7 +153,7 @@ class FakeBackend:
             raise SessionFailed(plan.ref.session, self.park_refusals.pop(0))
         self._nobody_in(plan.ref.folder)
         agent = FakeAgent(plan.ref, {}, self.tree, parked=fingerprint(plan))
-        assert agent.input.is_dir()
+        assert agent.input.is_dir() is (plan.config.transport is Transport.VOLUME)
         self.parked[plan.ref.session] = agent
         return agent
 

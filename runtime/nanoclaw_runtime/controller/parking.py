@@ -47,7 +47,7 @@ AT_ONCE: Final = 2
 """Agents that are parked, and that are dropped, at the same time: sessions that start go before."""
 PERIOD: Final = 5.0
 """Seconds between two looks when nothing is told."""
-SETTLE: Final = 0.2
+SETTLE: Final = 0.1
 """Seconds behind something that is told, so that what comes together is looked at once."""
 STOP_AGAIN: Final = 30.0
 """Seconds until an agent is dropped again that did not go."""
