@@ -87,6 +87,11 @@ class Metrics:
         self.groups_waiting = Gauge(
             "nanoclaw_groups_waiting", "Groups with messages that wait for a free place.", registry=self.registry
         )
+        self.groups_stranded = Gauge(
+            "nanoclaw_groups_stranded",
+            "Groups whose node is gone, and their data with it; of the one controller that assigns groups to nodes.",
+            registry=self.registry,
+        )
         self.longest_wait_seconds = Gauge(
             "nanoclaw_longest_wait_seconds",
             "Since the group that waits longest for a free place began to; 0 when none waits.",
@@ -162,7 +167,7 @@ class Metrics:
             registry=self.registry,
         )
         self.bridge_refused = Counter(
-            "nanoclaw_bridge_refused", "Connections to the bridge that were no pod of a session.", registry=self.registry
+            "nanoclaw_bridge_refused", "Connections to the bridge that were no pod's.", registry=self.registry
         )
         self.database_errors = Counter(
             "nanoclaw_database_errors", "Transactions the database refused.", registry=self.registry

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, FastAPI, Header, Path, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from nanoclaw_runtime.api import document, problems, stream
 from nanoclaw_runtime.api.guard import PREFIX, Guard
@@ -30,17 +31,26 @@ from nanoclaw_runtime.telemetry import Metrics
 LARGEST: Final = 2**63 - 1
 # What a database counts to.
 
+Between = Callable[[ASGIApp], ASGIApp]
+"""What stands between the token's check and the routes; it is given the routes."""
+
 Position = Annotated[int, Query(ge=0, le=LARGEST)]
 Number = Annotated[int, Path(ge=1, le=LARGEST)]
 PageSize = Annotated[int, Query(ge=1, le=1000)]
 
 
 def create_app(
-    controller: ControllerView, token: Callable[[], str], metrics: Metrics, routers: Sequence[APIRouter] = ()
+    controller: ControllerView,
+    token: Callable[[], str],
+    metrics: Metrics,
+    routers: Sequence[APIRouter] = (),
+    *,
+    between: Between | None = None,
 ) -> FastAPI:
     """The API of one controller. `token` is asked at each request, so a rotated token works at once.
 
-    `routers` serve the controller's other parts, each made by a module of this package.
+    `routers` serve the controller's other parts, each made by a module of this package. `between` gets
+    what has shown the token, and may pass it on to the routes.
 
     `app.state.closing` is an asyncio.Event that ends the event streams.
     """
@@ -52,6 +62,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.closing = asyncio.Event()
+    if between is not None:
+        app.add_middleware(between)
     app.add_middleware(Guard, token=token)
     problems.install(app)
     document.describe(app)

@@ -30,6 +30,8 @@ from nanoclaw_runtime.contract import wire
 from nanoclaw_runtime.contract.config import TelegramSettings
 from nanoclaw_runtime.domain.errors import NanoclawError
 
+TURN: Final = 1.0
+# Seconds between two looks whether it is our turn to ask.
 POLL: Final = 50
 # Seconds Telegram keeps a question for updates open when there are none.
 ANSWER: Final = 30.0
@@ -57,11 +59,14 @@ class Telegram:
         token: Callable[[], str | None],
         *,
         assistant_name: str,
+        turn: Callable[[], bool] = lambda: True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`turn` tells whether we are to ask for what comes in; what goes out we send in any case."""
         self._url = settings.api_url.rstrip("/")
         self._token = token
         self._assistant_name = assistant_name
+        self._turn = turn
         self._sleep = sleep
         self._secret = ""
         self._bot: Bot | None = None
@@ -147,6 +152,10 @@ class Telegram:
     async def _poll(self, bot: Bot, inbound: Inbound) -> None:
         """Bring in what comes. Raises InvalidToken, anything else is waited out here: sending goes on meanwhile."""
         while True:
+            if not self._turn():
+                self._well(bot)
+                await self._sleep(TURN)
+                continue
             try:
                 patience = 0 if self._trouble else POLL  # a short question tells at once that all is well again
                 updates = await bot.get_updates(self._offset, timeout=patience, allowed_updates=[UpdateType.MESSAGE])

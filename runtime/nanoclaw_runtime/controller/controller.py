@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from nanoclaw_runtime.contract.config import GroupSpec
+from nanoclaw_runtime.contract.config import GroupSpec, Pattern
 from nanoclaw_runtime.controller.groups import GroupBook
 from nanoclaw_runtime.controller.parking import Parking
 from nanoclaw_runtime.controller.runs import Networks, Runs, Tasks
@@ -74,8 +74,9 @@ class Controller:
                 self.recovered.clear()  # what is still accepted while the API drains is for the next process
 
     async def groups_changed(self) -> None:
-        """Take up what waits in groups that are new, or can be served only now."""
+        """Take up what waits in groups that are new, or can be served only now; end sessions of those that went."""
         if self.recovered.is_set():
+            await self._runs.close_unknown()
             await self._runs.take_up_waiting()
             self._parking.changed()
 
@@ -208,4 +209,6 @@ class Controller:
         if not self._groups.complete.is_set():
             return Check("groups", ok=False, detail="those of the stack are not known yet")
         known = len(self._groups.all())
-        return Check("groups", bool(known), f"{known} known" if known else "none known yet")
+        # A controller of one node may well have none.
+        enough = bool(known) or self._around.config.pattern is Pattern.NODELOCAL
+        return Check("groups", enough, f"{known} known" if known else "none known yet")

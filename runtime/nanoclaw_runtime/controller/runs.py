@@ -151,6 +151,12 @@ class Runs:
         if (session := self.alive.get(folder)) is not None:
             await session.close()
 
+    async def close_unknown(self) -> None:
+        """Ask sessions of groups that are not served here any more to end, after the turn they are in."""
+        for folder in [folder for folder in self.alive if self._known(folder) is None]:
+            _log.info("session of a group that went is asked to end", group=folder)
+            await self.close(folder)
+
     async def give_up(self, folder: str) -> bool:
         diagnosis, messages = self._last_failure.pop(folder)
         await self._fail(folder, messages, diagnosis.chat)

@@ -57,6 +57,11 @@ def add_message(
     return Message(id=number, session=None, turn=None, **values), True  # type: ignore[arg-type]
 
 
+def handed_over(connection: sa.Connection, message: int) -> None:
+    waits = (messages.c.id == message, messages.c.state == MessageState.WAITING)
+    connection.execute(sa.update(messages).where(*waits).values(state=MessageState.DONE))
+
+
 def folders_waiting(connection: sa.Connection) -> dict[str, int]:
     query = (
         sa.select(messages.c.folder, sa.func.count())

@@ -75,6 +75,10 @@ class Store:
         waits = (messages.c.state == MessageState.WAITING, messages.c.folder == folder)
         return await self.database.transaction(lambda connection: rows.read_messages(connection, *waits))
 
+    async def handed_over(self, message: int) -> None:
+        """Another host has it: it waits here no more, and its id stays known."""
+        await self.database.transaction(lambda connection: intake.handed_over(connection, message))
+
     async def folders_waiting(self) -> dict[str, int]:
         """How many messages wait in each group that has some, in the order of the oldest."""
         return await self.database.transaction(intake.folders_waiting)

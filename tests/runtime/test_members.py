@@ -1,0 +1,303 @@
+"""Two members on loopback: real servers, real databases, scripted agents; any of them takes any request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import tarfile
+from functools import partial
+
+import httpx
+import pytest
+
+from nanoclaw_runtime.api.app import create_app
+from nanoclaw_runtime.api.host import host_routers
+from nanoclaw_runtime.api.members import FORWARDED, Forwarding, Place, client
+from nanoclaw_runtime.api.server import listen, serve_on
+from nanoclaw_runtime.contract.config import Groups, GroupSpec
+from nanoclaw_runtime.members.handover import Handover
+from nanoclaw_runtime.telemetry import Metrics
+from tests.support.house import House
+
+TOKEN = "correct horse"
+WHERE = {"main": "n1", "a": "n1", "b": "n2", "lost": "n3"}
+"""Node of each group; nobody is at `n3`."""
+
+
+class Street:
+    """Members `n1` and `n2`, as the record says; `n3` has not been seen for three minutes."""
+
+    def __init__(self, tmp_path):
+        self.where = dict(WHERE)
+        self.houses = {}
+        self.ports = {}
+        self._tmp_path = tmp_path
+        self._lives = contextlib.AsyncExitStack()
+        self._serving = {}
+
+    async def __aenter__(self):
+        self.http = await self._lives.enter_async_context(client())
+        self.caller = await self._lives.enter_async_context(
+            httpx.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=30)
+        )
+        for node in ("n1", "n2"):
+            (self._tmp_path / node).mkdir()
+            house = House(self._tmp_path / node)
+            own = [folder for folder, at in self.where.items() if at == node]
+            house.groups = Groups(
+                groups=[GroupSpec(folder=folder, name=folder, requires_trigger=False) for folder in own]
+            )
+            self.houses[node] = await self._lives.enter_async_context(house)
+            await self.open(node)
+        return self
+
+    async def __aexit__(self, *_):
+        for node in list(self._serving):
+            await self.shut(node)
+        await self._lives.aclose()
+
+    async def open(self, node):
+        host = self.houses[node].host
+        between = partial(Forwarding, members=Neighbour(self, node), http=self.http)
+        app = create_app(host.controller, lambda: TOKEN, Metrics(), host_routers(host), between=between)
+        listener = listen("127.0.0.1", 0)
+        self.ports[node] = listener.getsockname()[1]
+        self._serving[node] = asyncio.create_task(serve_on(app, listener))
+
+    async def shut(self, node):
+        """Its API is gone; its address is still told."""
+        serving = self._serving.pop(node)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+    def at(self, node, path):
+        return f"http://127.0.0.1:{self.ports[node]}/v1{path}"
+
+    async def get(self, path, node="n1", **more):
+        return await self.caller.get(self.at(node, path), **more)
+
+    async def send(self, folder, text="hello", node="n1"):
+        return await self.caller.post(self.at(node, f"/groups/{folder}/messages"), json={"text": text})
+
+    def place(self, node):
+        silent = {"n3": 180.0}.get(node, 1.0)
+        return Place(node, f"127.0.0.1:{self.ports[node]}" if node in self.ports else "", silent)
+
+
+class Neighbour:
+    """`Elsewhere` as one member sees it."""
+
+    def __init__(self, street, node):
+        self.street, self.node = street, node
+
+    def place(self, folder):
+        node = self.street.where.get(folder)
+        return None if node in (None, self.node) else self.street.place(node)
+
+    def waits(self, folder):
+        return "has no node yet" if folder == "new" else None
+
+    def others(self):
+        return [self.street.place(node) for node in sorted({*self.street.where.values()} - {self.node})]
+
+
+@pytest.fixture
+async def street(tmp_path):
+    async with Street(tmp_path) as street:
+        yield street
+
+
+@pytest.fixture
+async def whole(street):
+    """Without the node that is gone."""
+    del street.where["lost"]
+    return street
+
+
+async def lines_until(response, event):
+    """The data of the first event of a kind."""
+    name = ""
+    async for line in response.aiter_lines():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: ") and name == event:
+            return json.loads(line.removeprefix("data: "))
+    raise AssertionError(f"no {event}")
+
+
+async def test_a_message_to_any_member_is_answered_by_the_one_that_has_the_group(street):
+    accepted = await street.send("b", "good morning")
+    assert accepted.status_code == 202
+    assert accepted.headers["Location"] == "/v1/groups/b/messages/1"
+    agent = await street.houses["n2"].backend.agent(0)
+    assert "good morning" in agent.stdin["prompt"]
+    async with street.caller.stream("GET", street.at("n1", "/groups/b/events?after=0")) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        await agent.say("the same to you")
+        assert (await lines_until(stream, "answer"))["payload"]["text"] == "the same to you"
+    resumed = {"Last-Event-ID": str(accepted.json()["event"])}
+    async with street.caller.stream("GET", street.at("n1", "/groups/b/events"), headers=resumed) as stream:
+        assert (await lines_until(stream, "answer"))["payload"]["text"] == "the same to you"
+    assert street.houses["n1"].backend.agents == []
+
+
+async def test_a_group_of_a_node_that_is_gone_is_told_of_with_its_node_and_how_long(street):
+    answer = await street.send("lost")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert answer.json()["detail"] == (
+        "group 'lost' is on node 'n3', which has not been seen for 3 min; its data is there"
+    )
+
+
+async def test_a_group_of_a_member_that_does_not_answer_is_told_of_as_well(whole):
+    await whole.shut("n2")
+    answer = await whole.send("b")
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith("group 'b' is on node 'n2', whose controller does not answer")
+
+
+async def test_a_group_without_a_node_is_tried_again_and_one_that_is_not_there_is_not(street):
+    assert (await street.send("new")).status_code == 503
+    assert (await street.send("nonsense")).status_code == 404
+
+
+async def test_a_request_is_passed_on_once(whole):
+    whole.where["b"] = "n1"  # n1 knows that it is its own by now, n2 does not believe itself so any more
+    headers = {FORWARDED: "n1"}
+    answer = await whole.caller.get(whole.at("n2", "/groups/b"), headers=headers)
+    assert (answer.status_code, "changing its node" in answer.text) == (503, True)
+
+
+async def test_a_caller_without_the_token_reaches_no_member(street):
+    answer = await street.caller.get(street.at("n1", "/groups/b"), headers={"Authorization": "Bearer wrong"})
+    assert answer.status_code == 401
+
+
+async def test_lists_are_joined_and_say_whose_part_is_missing(street):
+    await street.send("a")
+    await street.send("b")
+    await street.houses["n1"].backend.agent(0)
+    await street.houses["n2"].backend.agent(0)
+    groups = (await street.get("/groups")).json()
+    assert [(group["folder"], group["node"]) for group in groups["groups"]] == [
+        ("a", "n1"),
+        ("b", "n2"),
+        ("main", "n1"),
+    ]
+    assert groups["missing"] == [{"node": "n3", "reason": "not seen for 3 min"}]
+    sessions = (await street.get("/sessions", node="n2")).json()["sessions"]
+    assert {session["folder"] for session in sessions} == {"a", "b"}
+    queue = (await street.get("/queue")).json()
+    assert (queue["limit"], queue["active"]) == (10, 2)
+
+
+async def test_records_that_are_carried_elsewhere_are_never_carried_in_part(street):
+    for path in ("/transfer/groups", "/transfer/tasks", "/transfer/chats"):
+        answer = await street.get(path)
+        assert (answer.status_code, "n3" in answer.json()["detail"]) == (503, True)
+
+
+async def test_the_inventory_of_all_members_is_one(whole):
+    inventory = (await whole.get("/transfer/groups")).json()
+    assert [group["spec"]["folder"] for group in inventory["groups"]] == ["a", "main", "b"]
+    assert "node" not in inventory["groups"][0]
+
+
+async def test_what_is_named_by_its_id_alone_is_found_wherever_it_is(whole):
+    body = {"prompt": "water the plants", "kind": "cron", "value": "0 9 * * *"}
+    task = (await whole.caller.post(whole.at("n1", "/groups/b/tasks"), json=body)).json()["id"]
+    assert [each.id for each in await whole.houses["n2"].tasks.list(None)] == [task]
+    changed = await whole.caller.patch(whole.at("n1", f"/tasks/{task}"), json={"state": "paused"})
+    assert (changed.status_code, changed.json()["state"]) == (200, "paused")
+    assert [each["node"] for each in (await whole.get("/tasks")).json()["tasks"]] == ["n2"]
+    assert len((await whole.get("/tasks?group=b")).json()["tasks"]) == 1
+    assert (await whole.caller.delete(whole.at("n1", f"/tasks/{task}"))).status_code == 204
+    assert (await whole.get(f"/tasks/{task}")).status_code == 404
+    await whole.send("b")
+    agent = await whole.houses["n2"].backend.agent(0)
+    assert (await whole.caller.delete(whole.at("n1", f"/sessions/{agent.ref.session}"))).status_code == 202
+    await agent.closed()
+
+
+async def test_an_id_that_may_be_on_a_silent_node_is_not_called_unknown(street):
+    answer = await street.get("/tasks/task-1")
+    assert (answer.status_code, "n3" in answer.json()["detail"]) == (503, True)
+
+
+async def test_what_needs_one_count_over_all_members_is_refused_in_a_sentence(street):
+    events = await street.get("/events")
+    assert (events.status_code, "/v1/groups/{folder}/events" in events.json()["detail"]) == (409, True)
+    retry = await street.caller.post(street.at("n1", "/outbox/1/retry"), json={})
+    assert (retry.status_code, "?group=" in retry.json()["detail"]) == (409, True)
+    assert (await street.caller.post(street.at("n1", "/outbox/1/retry?group=b"), json={})).status_code == 404
+
+
+async def test_files_go_through_in_both_directions_however_large_they_are(whole):
+    content = b"x" * 3_000_000
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo("big.txt")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+
+    async def pieces():
+        archive.seek(0)
+        while piece := archive.read(65536):
+            yield piece
+
+    address = whole.at("n1", "/transfer/groups/b/group/files")
+    taken = await whole.caller.put(address, content=pieces(), headers={"Content-Type": "application/x-tar"})
+    assert taken.status_code == 200, taken.text
+    assert (whole.houses["n2"].tmp_path / "groups/b/big.txt").stat().st_size == len(content)
+    given = await whole.get("/transfer/groups/b/group/files.tar")
+    with tarfile.open(fileobj=io.BytesIO(given.content)) as tar:
+        member = tar.extractfile(next(name for name in tar.getnames() if name.endswith("big.txt")))
+        assert member.read() == content
+
+
+async def test_a_body_that_is_too_large_is_refused_on_its_way(street):
+    async def endless():
+        for _ in range(40):
+            yield b" " * 65536
+
+    headers = {"Content-Type": "application/json"}
+    answer = await street.caller.post(street.at("n1", "/groups/b/messages"), content=endless(), headers=headers)
+    assert answer.status_code == 413
+
+
+# Messages that are with the wrong member
+
+
+def handover(street, node):
+    return Handover(street.houses[node].store, street.http, lambda: TOKEN, Neighbour(street, node).place, node)
+
+
+async def test_a_message_that_waits_with_the_wrong_member_is_handed_over_in_its_order_and_once(whole):
+    first, second = whole.houses["n1"], whole.houses["n2"]
+    for text in ("one", "two"):
+        await first.commit(text, "b", client_id=f"tg:1/{text}")
+    await handover(whole, "n1").look()
+    assert await first.store.waiting("b") == []
+    await second.backend.agent(0)
+    assert [message.content for message in await second.controller.history("b")] == ["one", "two"]
+    # The network brings the same again, and a member whose note of the answer got lost tells it again.
+    await first.commit("one", "b", client_id="tg:1/one")
+    await first.execute("UPDATE messages SET state = 'waiting'")
+    await handover(whole, "n1").look()
+    assert len(await second.controller.history("b")) == 2
+
+
+async def test_a_message_without_an_id_is_handed_over_once_as_well(whole):
+    await whole.houses["n1"].commit("hello", "b")
+    await handover(whole, "n1").look()
+    await whole.houses["n1"].execute("UPDATE messages SET state = 'waiting'")
+    await handover(whole, "n1").look()
+    assert len(await whole.houses["n2"].controller.history("b")) == 1
+
+
+async def test_a_message_for_a_node_that_is_gone_waits_for_it(street):
+    await street.houses["n1"].commit("hello", "lost")
+    await handover(street, "n1").look()
+    assert len(await street.houses["n1"].store.waiting("lost")) == 1
