@@ -17,22 +17,29 @@ from typing import Any, Final
 
 import structlog
 
-from nanoclaw_runtime.api.app import create_app
+from nanoclaw_runtime.api.app import Between, create_app
 from nanoclaw_runtime.api.host import host_routers
 from nanoclaw_runtime.api.server import serve
 from nanoclaw_runtime.backends.cluster import ClusterBackend
+from nanoclaw_runtime.bridge.callers import PodCallers
+from nanoclaw_runtime.bridge.certificate import own_certificate
+from nanoclaw_runtime.bridge.server import BridgeServer
 from nanoclaw_runtime.channels.configured import configured
+from nanoclaw_runtime.contract import bridge as contract_bridge
 from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.bridge import BridgeFacts
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import Groups, Pattern
+from nanoclaw_runtime.contract.config import Groups, Pattern, Transport
 from nanoclaw_runtime.controller.host import Host, Means
 from nanoclaw_runtime.controller.status import Check
 from nanoclaw_runtime.controller.volumes import GroupVolumes, OneTree
 from nanoclaw_runtime.domain.errors import NanoclawError, SettingsInvalid
+from nanoclaw_runtime.ipc.mailbox import Nearby
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import KubeError
 from nanoclaw_runtime.kube.groups import watch_groups
 from nanoclaw_runtime.kube.registration import ClaimVolumes
+from nanoclaw_runtime.members.app import run as run_member
 from nanoclaw_runtime.settings import RuntimeSettings
 from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.telemetry import Metrics, configure_logging
@@ -41,15 +48,26 @@ STALE_WATCH: Final = 120.0
 """Seconds without a sign of life from the API server after which we are not ready; the watch itself
 gives up on a connection long before."""
 
+_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - of the pod; who may come is for the network policies
+
 _log = structlog.get_logger(__name__)
 
 
 async def serve_host(
-    means: Means, groups: AsyncGenerator[Groups], token: Callable[[], str], *, address: str, port: int
+    means: Means,
+    groups: AsyncGenerator[Groups],
+    token: Callable[[], str],
+    *,
+    address: str,
+    port: int,
+    between: Between | None = None,
 ) -> None:
-    """Be a host with its API on `address` until cancelled; `groups` are those declared, whenever they change."""
+    """Be a host with its API on `address` until cancelled; `groups` are those declared, whenever they change.
+
+    `between` is that of `create_app`.
+    """
     host = Host(means)
-    api = create_app(host.controller, token, means.metrics, host_routers(host))
+    api = create_app(host.controller, token, means.metrics, host_routers(host), between=between)
     async with asyncio.TaskGroup() as serving:
         serving.create_task(_declare_groups(host, groups), name="declared groups")
         serving.create_task(host.run(), name="host")
@@ -63,6 +81,9 @@ async def run(settings: RuntimeSettings) -> None:
             "the pattern 'docker' runs on a Docker host with `nanoclaw host`, not on a cluster; "
             "change runtime.pattern and run `pulumi up`"
         )
+    if settings.config.pattern is Pattern.NODELOCAL:
+        await run_member(settings, serve_host, _watch_check)
+        return
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(await KubeClient.connect())
@@ -70,6 +91,7 @@ async def run(settings: RuntimeSettings) -> None:
         stack.push_async_callback(store.close)
         backend = ClusterBackend(client, settings.namespace, pattern=settings.config.pattern)
         metrics.watch_age_seconds.labels("pods").set_function(lambda: backend.pods.age)
+        bridge, facts = await _bridge(client, settings, backend, metrics)
         means = Means(
             config=settings.config,
             backend=backend,
@@ -82,11 +104,15 @@ async def run(settings: RuntimeSettings) -> None:
                 settings.config.channels, settings.channel_secret, assistant_name=settings.config.assistant_name
             ),
             checks=[lambda: _watch_check(backend)],
+            carrier=bridge or Nearby(),
+            bridge=facts,
         )
         groups = watch_groups(client, settings.namespace)
         async with asyncio.TaskGroup() as cluster:
             cluster.create_task(backend.run(), name="watch of the agents' pods")
-            await serve_host(means, groups, settings.api_token, address="0.0.0.0", port=names.API_PORT)  # noqa: S104
+            if bridge is not None:
+                cluster.create_task(bridge.run(_EVERYWHERE, names.BRIDGE_PORT), name="bridge")
+            await serve_host(means, groups, settings.api_token, address=_EVERYWHERE, port=names.API_PORT)
 
 
 def main() -> None:
@@ -118,6 +144,19 @@ async def _declare_groups(host: Host, groups: AsyncGenerator[Groups]) -> None:
     async with aclosing(groups) as declared:
         async for each in declared:
             await host.groups.declare(each)
+
+
+async def _bridge(
+    client: KubeClient, settings: RuntimeSettings, backend: ClusterBackend, metrics: Metrics
+) -> tuple[BridgeServer, BridgeFacts] | tuple[None, None]:
+    """Our end of the bridges, where agents' volumes are not mounted here."""
+    if settings.config.transport is not Transport.BRIDGE:
+        return None, None
+    host = contract_bridge.host(settings.namespace)
+    certificate = await asyncio.to_thread(own_certificate, settings.tree, host)
+    facts = BridgeFacts(f"{host}:{names.BRIDGE_PORT}", certificate.pem)
+    callers = PodCallers(client, settings.namespace, backend.pods)
+    return BridgeServer(settings.tree, certificate, callers, metrics), facts
 
 
 def _volumes(client: KubeClient, settings: RuntimeSettings) -> GroupVolumes:

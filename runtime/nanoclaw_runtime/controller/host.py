@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from nanoclaw_runtime.backends.base import Backend
 from nanoclaw_runtime.channels.base import Channel
+from nanoclaw_runtime.contract.bridge import BridgeFacts
 from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.controller import parking
 from nanoclaw_runtime.controller.controller import Controller
@@ -32,7 +33,9 @@ from nanoclaw_runtime.controller.snapshots import Snapshots
 from nanoclaw_runtime.controller.status import Check
 from nanoclaw_runtime.controller.transfer import Transfer
 from nanoclaw_runtime.controller.volumes import GroupVolumes
+from nanoclaw_runtime.domain.errors import GroupUnknown
 from nanoclaw_runtime.domain.model import SessionRef
+from nanoclaw_runtime.ipc.mailbox import Carrier, Nearby
 from nanoclaw_runtime.manifests.identity import fingerprint
 from nanoclaw_runtime.store.chats import ChatBook
 from nanoclaw_runtime.store.outbox import Outbox
@@ -61,6 +64,12 @@ class Means:
     """Of the place where agents run; part of the controller's own."""
     node: str | None = None
     """The one node agents have to run on."""
+    folder_elsewhere: Callable[[str], str | None] = lambda _jid: None
+    """The group another host has for a chat: what comes in for it is kept here, to be handed over."""
+    carrier: Carrier = field(default_factory=Nearby)
+    """Who takes files to agents, where they do not look into our folders."""
+    bridge: BridgeFacts | None = None
+    """Where agents' pods find the carrier."""
 
 
 class Networks:
@@ -85,6 +94,8 @@ class Host:
     def __init__(self, means: Means) -> None:
         config, store, metrics = means.config, means.store, means.metrics
         self._channels = means.channels
+        self._store = store
+        self._folder_elsewhere = means.folder_elsewhere
         self._networks = Networks(means.channels)
         self.chats = ChatBook(store.database)
         self.outbox = Outbox(store.database)
@@ -95,7 +106,7 @@ class Host:
             is_network=self._networks.owns,
         )
         tasks = TaskBook(store.database)
-        self._snapshots = Snapshots(means.tree, tasks, self.chats, self.groups.all)
+        self._snapshots = Snapshots(means.tree, tasks, self.chats, self.groups.all, changed=means.carrier.changed)
         self.tasks = Scheduler(
             tasks,
             zone=config.timezone,
@@ -110,7 +121,8 @@ class Host:
             tree=means.tree,
             credentials=means.credentials,
             metrics=metrics,
-            plans=(plans := Plans(config, permitted_mounts(config, means.tree), means.node)),
+            plans=(plans := Plans(config, permitted_mounts(config, means.tree), means.node, means.bridge)),
+            carrier=means.carrier,
             prepare=self._snapshots.write,
         )
         self.parking = Parking(
@@ -141,9 +153,7 @@ class Host:
             means.tree, store.database, self.groups.all, effects, zone=config.timezone, metrics=metrics
         )
         self._courier = Courier(self.outbox, means.channels, metrics=metrics)
-        self._inbound = ChannelInbound(
-            self.controller.accept, self._folder_of, self.chats, assistant_name=config.assistant_name
-        )
+        self._inbound = ChannelInbound(self._accept, self._folder_of, self.chats, assistant_name=config.assistant_name)
 
         self.transfer = Transfer(
             means.tree,
@@ -188,7 +198,20 @@ class Host:
 
     def _folder_of(self, jid: str) -> str | None:
         group = self.groups.by_jid(jid)
-        return group.folder if group else None
+        return group.folder if group else self._folder_elsewhere(jid)
+
+    async def _accept(
+        self, folder: str, text: str, *, sender: str, sender_name: str, client_id: str | None, at: datetime | None
+    ) -> object:
+        """What a chat network brings in. See `Means.folder_elsewhere`."""
+        try:
+            return await self.controller.accept(
+                folder, text, sender=sender, sender_name=sender_name, client_id=client_id, at=at
+            )
+        except GroupUnknown:
+            return await self._store.add_message(
+                folder, text, sender=sender, sender_name=sender_name, client_id=client_id, at=at or datetime.now(UTC)
+            )
 
 
 async def _next_due(tasks: TaskBook, until: datetime) -> dict[str, datetime]:
