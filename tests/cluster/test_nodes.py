@@ -177,12 +177,17 @@ def test_a_network_policy_holds_on_the_way_between_nodes(core, wide_namespace, n
 
 def test_pods_of_a_node_without_power_run_elsewhere_and_it_comes_back(core, wide_namespace, nodes):
     create_claim(core, wide_namespace, "disk", "ReadWriteOnce", storageClassName=render.DETACHABLE_CLASS)
-    spec = pod_spec("echo $(hostname) >> /disk/file; sleep 1000", claims=("disk",))
+    spec = pod_spec("hostname >> /disk/file; sleep 1000", claims=("disk",))
     # Not none: with that its object would go at once, as if somebody knew that it ended.
     create_deployment(core, wide_namespace, "service", spec | {"terminationGracePeriodSeconds": 1})
     listing = (core.list_namespaced_pod, wide_namespace)
     lost = awaited(*listing, until=lambda change: change["object"].status.phase == "Running")
     (node,) = [each for each in nodes if each.name == lost.spec.node_name]
+
+    def written_by(pod):
+        return run(core, wide_namespace, pod.metadata.name, "cat", "/disk/file").split()
+
+    eventually(lambda: written_by(lost) == [lost.metadata.name])
 
     node.power_off()
     node.await_state(ready=False)
@@ -193,8 +198,7 @@ def test_pods_of_a_node_without_power_run_elsewhere_and_it_comes_back(core, wide
             change["object"].status.phase == "Running" and change["object"].spec.node_name != node.name
         ),
     )
-    wrote = run(core, wide_namespace, replaced.metadata.name, "cat", "/disk/file").split()
-    assert wrote == [lost.metadata.name, replaced.metadata.name]
+    eventually(lambda: written_by(replaced) == [lost.metadata.name, replaced.metadata.name])
     # Nobody knows whether the lost one still runs, until somebody says so.
     still = core.read_namespaced_pod(lost.metadata.name, wide_namespace)
     assert still.metadata.deletion_timestamp is not None

@@ -8,6 +8,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,11 @@ def programs(tmp_path):
 def again(programs, tmp_path):
     """The same programs, found by another command."""
     return Processes(tmp_path / "processes", tmp_path / "logs", attached=False)
+
+
+def under_way(pid):
+    """The program itself runs, and no longer what starts it."""
+    return Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
 
 
 def test_a_program_that_runs_is_left_alone(programs, tmp_path):
@@ -129,6 +135,24 @@ def test_the_last_run_keeps_its_log(programs):
     assert programs.log("once").with_suffix(".previous.log").read_text() == "first\n"
 
 
+def test_attached_programs_outlive_the_thread_they_were_started_in(programs):
+    def start():
+        programs.ensure(SLEEP)
+        programs.wait(lambda: under_way(programs.pid("sleeper")), "it sleeps", "sleeper", seconds=60)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    pid = programs.pid("sleeper")
+    handle = os.pidfd_open(pid)
+    # A signal sent by the end of the thread would have come by the time another process has run.
+    subprocess.run(["true"], check=True)
+    ended, _, _ = select.select([handle], [], [], 0)
+    os.close(handle)
+    assert not ended
+    assert programs.pid("sleeper") == pid
+
+
 def test_attached_programs_die_with_whoever_started_them(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
@@ -136,6 +160,8 @@ def test_attached_programs_die_with_whoever_started_them(tmp_path):
         "folder = Path(sys.argv[1])\n"
         "programs = Processes(folder, folder, attached=sys.argv[2] == 'attached')\n"
         "programs.ensure(Program('sleeper', ('sleep', '1000')))\n"
+        "comm = Path(f'/proc/{programs.pid(\"sleeper\")}/comm')\n"
+        "programs.wait(lambda: comm.read_text() == 'sleep\\n', 'it sleeps', 'sleeper', seconds=60)\n"
         "print(programs.pid('sleeper'), flush=True)\n"
         "sys.stdin.read()\n"
     )
