@@ -10,17 +10,20 @@ from datetime import UTC, datetime
 from typing import Final
 
 from nanoclaw_runtime.backends.docker_client import DockerClient, DockerFailed
-from nanoclaw_runtime.cli import doctor
+from nanoclaw_runtime.cli import doctor, doctor_volumes
 from nanoclaw_runtime.cli.direct import Direct
 from nanoclaw_runtime.cli.doctor import Finding, Verdict
 from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable, Refused
 from nanoclaw_runtime.cli.installation import CONTROLLER_SELECTOR, DEPLOYMENTS
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.contract.config import CONFIG_DIR, ControllerConfig
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import KubeError, NotFound
-from nanoclaw_runtime.kube.resources import CLAIMS, EVENTS, PODS, Resource
+from nanoclaw_runtime.kube.resources import CLAIMS, CONFIG_MAPS, EVENTS, PODS, Resource
 
+VOLUMES: Final = Resource("PersistentVolume", "persistentvolumes", namespaced=False)
+CSI_DRIVERS: Final = Resource("CSIDriver", "csidrivers", "/apis/storage.k8s.io/v1", namespaced=False)
 NAMESPACES: Final = Resource("Namespace", "namespaces", namespaced=False)
 DAEMON_SETS: Final = Resource("DaemonSet", "daemonsets", "/apis/apps/v1")
 OURS: Final = f"{labels.NAME}=nanoclaw"
@@ -62,6 +65,8 @@ async def examine(remote: Remote, tell: Tell) -> list[Finding]:
         found.append(await _guarded(check, look(remote)))
         if check == "namespace" and found[-1].verdict is Verdict.BAD:
             return found
+    tell("drivers of volumes")
+    found += await _drivers(remote)
     tell("service")
     return [*found, *await _service(remote, "answers through the API server")]
 
@@ -112,6 +117,43 @@ async def _pods(remote: Remote) -> Finding:
 
 async def _claims(remote: Remote) -> Finding:
     return doctor.claims(await remote.cluster.client.list(CLAIMS, namespace=remote.cluster.namespace, labels=OURS))
+
+
+async def _drivers(remote: Remote) -> list[Finding]:
+    """What the bound volumes mean for the installation as its controller was told; a doubt at most."""
+    client, namespace = remote.cluster.client, remote.cluster.namespace
+    try:
+        config = await _told(client, namespace)
+        claims = await client.list(CLAIMS, namespace=namespace, labels=OURS)
+        volumes = doctor_volumes.bound(claims, await client.list(VOLUMES))
+        drivers = await client.list(CSI_DRIVERS)
+    except (KubeError, ValueError) as error:
+        reason = (
+            error.message if isinstance(error, KubeError) else "the settings of the controller are of another version"
+        )
+        return [doctor.skipped(check, reason) for check in (doctor_volumes.CACHING, doctor_volumes.OWNERS)]
+    return [*doctor_volumes.caching(config, volumes), *doctor_volumes.owners(config, volumes, drivers)]
+
+
+async def _told(client: KubeClient, namespace: str) -> ControllerConfig:
+    """What the controller was told. Raises a KubeError, and ValueError for what this version does not know."""
+    try:
+        controller = await client.get(DEPLOYMENTS, names.CONTROLLER, namespace=namespace)
+    except NotFound:
+        controller = await client.get(DAEMON_SETS, names.CONTROLLER, namespace=namespace)
+    name = settings_name(controller["spec"]["template"]["spec"])
+    found = await client.get(CONFIG_MAPS, name, namespace=namespace)
+    return ControllerConfig.model_validate_json(found["data"][names.SETTINGS_KEY])
+
+
+def settings_name(pod: doctor.Object) -> str:
+    """The ConfigMap that a controller's pod mounts for its settings; it has a name of its own for each content."""
+    mounts = [mount for each in pod["containers"] for mount in each.get("volumeMounts", ())]
+    volume = next((mount["name"] for mount in mounts if mount["mountPath"] == CONFIG_DIR), None)
+    found = [each["configMap"]["name"] for each in pod.get("volumes", ()) if each["name"] == volume]
+    if not found:
+        raise ValueError("the controller mounts no settings")
+    return str(found[0])
 
 
 async def _rights(remote: Remote) -> Finding:

@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from nanoclaw_runtime.cli import doctor
+from nanoclaw_runtime.cli import doctor, doctor_volumes
 from nanoclaw_runtime.cli import prerequisites_admission as admission
 from nanoclaw_runtime.cli import prerequisites_asked as asked
 from nanoclaw_runtime.cli import prerequisites_cluster as cluster
 from nanoclaw_runtime.cli import prerequisites_rights as rights
 from nanoclaw_runtime.cli import prerequisites_storage as storage
 from nanoclaw_runtime.cli.doctor import Finding
-from nanoclaw_runtime.cli.examine import DAEMON_SETS, NAMESPACES, OURS, Tell
+from nanoclaw_runtime.cli.examine import CSI_DRIVERS, DAEMON_SETS, NAMESPACES, OURS, Tell
 from nanoclaw_runtime.cli.installation import DEPLOYMENTS, SECRETS
 from nanoclaw_runtime.cli.prerequisites_rights import Right
 from nanoclaw_runtime.contract import names
@@ -119,6 +119,13 @@ async def _storage(client: KubeClient, needs: Needs) -> list[Finding]:
     return storage.classes(needs, found, claims)
 
 
+async def _drivers(client: KubeClient, needs: Needs) -> list[Finding]:
+    """What the classes would make; of claims that are bound, the installation's own checks tell."""
+    planned = storage.planned(needs, await client.list(STORAGE_CLASSES))
+    owners = doctor_volumes.owners(needs.config, planned, await client.list(CSI_DRIVERS))
+    return [*doctor_volumes.caching(needs.config, planned), *owners]
+
+
 async def _custom(client: KubeClient, needs: Needs) -> list[Finding]:
     return [
         cluster.custom_kinds(kinds, await asked.served(client, kinds.group, kinds.versions)) for kinds in needs.custom
@@ -205,6 +212,7 @@ _CLUSTER: Final[tuple[tuple[str, Look], ...]] = (
     ("clock", _clock),
     (rights.CHECK, _rights),
     ("storage class", _storage),
+    ("storage drivers", _drivers),
     ("custom resources", _custom),
     ("API server's address", _api_server),
     ("DNS", _dns),

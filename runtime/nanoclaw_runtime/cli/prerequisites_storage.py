@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from nanoclaw_runtime.cli import doctor_volumes
 from nanoclaw_runtime.cli.doctor import Finding, Object, doubtful, failed, good
+from nanoclaw_runtime.cli.doctor_volumes import Volume
 from nanoclaw_runtime.contract.needs import ClaimNeed, Needs
 
 _DEFAULT: Final = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
@@ -121,6 +123,23 @@ def _troubles(
             "binds at once: the claims of one pod may come to lie in different zones",
             "use a class with volumeBindingMode WaitForFirstConsumer",
         )
+
+
+def planned(needs: Needs, found: Sequence[Object]) -> list[Volume]:
+    """A volume of every class and access mode that is to be made, as its class would make it."""
+    made = [needs.made_class] if needs.made_class is not None else []
+    by_name = {each["metadata"]["name"]: each for each in (*made, *found)}
+    default = next((name for name, each in by_name.items() if _is_default(each)), None)
+    chosen = {
+        (name, claim.access_mode): claim
+        for claim in reversed(needs.claims)
+        if not claim.adopted and (name := claim.storage_class or default) in by_name
+    }
+    return [
+        doctor_volumes.planned(claim.name, mode, by_name[name])
+        for (name, mode), claim in reversed(chosen.items())
+        if name is not None
+    ]
 
 
 def existing(needs: Needs, found: Sequence[Object], *, installed: bool) -> list[Finding]:

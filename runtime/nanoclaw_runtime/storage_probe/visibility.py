@@ -106,9 +106,12 @@ class _Deleted:
         _meet(lambda: len(folder.names()) > rounds)  # the file for the end is one more
 
     def look(self, wanted: int) -> str | None:
+        """A listing without both is a broken one: the last file goes after all others."""
         names = set(self._folder.names())
-        looked_for = [END, *([str(wanted)] if wanted < self._rounds else [])]
-        return next((each for each in looked_for if f"{each}.json" not in names), None)
+        there = wanted < self._rounds and f"{wanted}.json" in names
+        if f"{END}.json" not in names:
+            return END if there or wanted >= self._rounds else None
+        return None if there or wanted >= self._rounds else str(wanted)
 
 
 class _Closed:
@@ -218,8 +221,9 @@ def answer_all(folder: Path, cases: list[Case]) -> None:
 
 
 def _expect(looking: Reader, number: int) -> str:
+    """The number of the round, or `END`; whatever else can be seen is of an earlier round, kept by a cache."""
     until = time.monotonic() + PATIENCE
-    while (found := looking.look(number)) is None:
+    while (found := looking.look(number)) not in {str(number), END}:
         if time.monotonic() > until:
             raise NeverSeen
         time.sleep(POLL)
