@@ -13,6 +13,7 @@ from nanoclaw_runtime.contract.config import ControllerConfig, Pattern, Platform
 from nanoclaw_runtime.domain.model import SessionPlan
 from nanoclaw_runtime.manifests.bridge import bridge_container, bridge_volumes, carried_mount, is_bridged
 from nanoclaw_runtime.manifests.node_volumes import CUT, node_volumes
+from nanoclaw_runtime.manifests.permissions_fix import fix_permissions
 from nanoclaw_runtime.manifests.scheduling import scheduling
 from nanoclaw_runtime.manifests.volumes import claim_volumes, extra_volume_mounts, extra_volumes, volume_mount
 
@@ -54,7 +55,7 @@ def agent_pod(plan: SessionPlan) -> Manifest:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": _pod_security(config.platform),
-            **({"initContainers": [bridge_container(plan)]} if is_bridged(config) else {}),
+            **_first(plan, mounts),
             "containers": [_container(plan, mounts) | (_waits() if plan.parked else {})],
             "volumes": [
                 {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
@@ -66,6 +67,13 @@ def agent_pod(plan: SessionPlan) -> Manifest:
             **_aliases(config),
         },
     }
+
+
+def _first(plan: SessionPlan, mounts: tuple[layout.Mount, ...]) -> Manifest:
+    """What runs before the agent: volumes get their owner before the bridge makes folders in them."""
+    bridge = [bridge_container(plan)] if is_bridged(plan.config) else []
+    first = [*fix_permissions(plan.config, mounts), *bridge]
+    return {"initContainers": first} if first else {}
 
 
 def session_labels(plan: SessionPlan) -> dict[str, str]:
