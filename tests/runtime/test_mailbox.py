@@ -1,4 +1,7 @@
-"""Follow-ups as files: whole or not at all, refused once closing, never through a link."""
+"""Follow-ups as files: whole or not at all, refused once closing, never through a link.
+
+What an agent and its controller see of it is the same when they share a folder and when a bridge carries the files.
+"""
 
 import json
 import os
@@ -9,6 +12,7 @@ import pytest
 from nanoclaw_runtime.domain.errors import StoreFailed
 from nanoclaw_runtime.ipc.descriptors import MOVED_AT_ONCE
 from nanoclaw_runtime.ipc.mailbox import LARGEST_FILE, MOST_READ, Mailbox
+from tests.support.bridged import Bridged, until
 
 
 def open_files():
@@ -25,6 +29,94 @@ async def mailbox(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "data/ipc/main/inputs/s1"
+
+
+class Side:
+    """The mailbox of one session, and the folder that its agent looks into."""
+
+    def __init__(self, mailbox, folder):
+        self.mailbox, self.folder = mailbox, folder
+
+    def seen(self):
+        """What the agent sees now, in the order in which it takes it."""
+        return sorted(path.name for path in self.folder.iterdir() if path.suffix == ".json" or path.name == "_close")
+
+    async def sees(self, count):
+        """The texts, once there are so many files."""
+        await until(lambda: len(self.seen()) == count)
+        return [json.loads((self.folder / name).read_text())["text"] for name in self.seen() if name != "_close"]
+
+    def takes(self, text):
+        """As an agent does."""
+        for name in self.seen():
+            if text in (self.folder / name).read_text():
+                (self.folder / name).unlink()
+
+
+@pytest.fixture(params=["volume", "bridge"])
+async def side(request, tmp_path):
+    if request.param == "volume":
+        box = Mailbox(tmp_path, "main", "s1")
+        await box.prepare()
+        yield Side(box, tmp_path / "data/ipc/main/inputs/s1")
+        return
+    async with Bridged.open(tmp_path) as bridged, bridged.pod() as pod:
+        box = bridged.mailbox()
+        await box.prepare()
+        yield Side(box, pod.inputs)
+
+
+async def test_follow_ups_reach_the_agent_in_order(side):
+    for number in range(20):
+        assert await side.mailbox.send(f"text {number}", [number], recorded)
+    assert await side.sees(20) == [f"text {number}" for number in range(20)]
+
+
+async def test_the_largest_text_arrives_whole(side):
+    text = "x" * (LARGEST_FILE - 100)
+    assert await side.mailbox.send(text, [1], recorded)
+    assert await side.sees(1) == [text]
+
+
+async def test_the_agent_is_asked_to_end_however_often(side):
+    for _ in range(3):
+        await side.mailbox.close()
+        await side.sees(1)
+        assert side.seen() == ["_close"]
+        (side.folder / "_close").unlink()
+    assert not await side.mailbox.send("late", [1], recorded)
+
+
+async def test_what_the_agent_took_is_told_apart_from_what_it_left(side):
+    await side.mailbox.send("taken", [1], recorded)
+    await side.mailbox.send("left", [2, 3], recorded)
+    await side.sees(2)
+    side.takes("taken")
+    assert await side.mailbox.pending() == {2, 3}
+    assert await side.sees(1) == ["left"]
+
+
+async def test_what_an_earlier_process_recorded_reaches_the_agent_once(side):
+    async def dies():
+        raise StoreFailed("killed")
+
+    for number in (1, 2):
+        with pytest.raises(StoreFailed):
+            await side.mailbox.send(f"text {number}", [number], dies)
+    assert side.seen() == []
+    await side.mailbox.deliver_recorded({2})
+    assert await side.sees(1) == ["text 2"]
+    side.takes("text 2")
+    assert await side.mailbox.pending() == set()
+
+
+async def test_what_an_agent_makes_of_its_folder_is_its_own_affair(side):
+    (side.folder / "mine.json").mkdir()
+    (side.folder / "link").symlink_to("/etc")
+    (side.folder / "1-aaaa.json.tmp").mkdir()
+    await side.mailbox.send("text", [1], recorded)
+    await until(lambda: any(name != "mine.json" for name in side.seen()))
+    assert await side.mailbox.pending() == {1}
 
 
 async def test_prepare_makes_the_folders_an_agent_expects(mailbox, folder):

@@ -103,13 +103,26 @@ class Bridged:
     @contextlib.asynccontextmanager
     async def pod(self, folder: str = "main", session: str = "s1", *, port: int | None = None) -> AsyncIterator[Pod]:
         """A pod that is ready; it says its last at the end."""
+        async with self.pod_that_waits(folder, session, port=port) as pod:
+            await pod.ready()
+            yield pod
+
+    @contextlib.asynccontextmanager
+    async def pod_that_waits(
+        self, folder: str = "main", session: str = "s1", *, port: int | None = None
+    ) -> AsyncIterator[Pod]:
+        """A pod that was begun."""
         pod = Pod(self.place(folder, session, port=port))
         pod.begin()
         try:
-            await pod.ready()
             yield pod
         finally:
             await pod.end()
+
+    @property
+    def streams(self) -> int:
+        """Pods whose streams are open."""
+        return int(self.metrics.registry.get_sample_value("nanoclaw_bridge_streams") or 0)
 
 
 class Pod:

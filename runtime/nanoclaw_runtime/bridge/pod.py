@@ -39,6 +39,7 @@ from nanoclaw_runtime.bridge.protocol import (
     Synced,
     Taken,
     Welcome,
+    reasons,
 )
 from nanoclaw_runtime.contract import bridge, layout
 from nanoclaw_runtime.domain.errors import TransferRefused
@@ -130,15 +131,20 @@ class PodBridge:
                     await _Talk(channel, self._place, self._inputs, self._stopping).run()
                 over = True
             except* OSError as errors:
-                _log.warning("bridge.broken", reason="; ".join(map(str, errors.exceptions)))
+                _log.warning("bridge.broken", reason=reasons(errors))
             if over:
                 return
             if asyncio.get_running_loop().time() - begun > bridge.SILENCE:
                 pause = FIRST_PAUSE
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause * random.uniform(0.5, 1)):  # noqa: S311
-                    await self._stopping.wait()
-            pause = FIRST_PAUSE if self._stopping.is_set() else min(2 * pause, LONGEST_PAUSE)
+            await self._rest(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _rest(self, pause: float) -> None:
+        if self._stopping.is_set():
+            await asyncio.sleep(FIRST_PAUSE)  # there is little time left
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause * random.uniform(0.5, 1)):  # noqa: S311
+                await self._stopping.wait()
 
     def _prepare(self) -> None:
         place = self._place

@@ -200,3 +200,13 @@ class Channel(Generic[_Got]):
     def abort(self) -> None:
         """Let go of it at once; whoever sends or receives is told."""
         self._writer.transport.abort()
+
+
+def reasons(errors: BaseExceptionGroup[Any]) -> str:
+    """What a stream broke on, for the log."""
+    each = (reasons(error) if isinstance(error, BaseExceptionGroup) else _told(error) for error in errors.exceptions)
+    return "; ".join(each)
+
+
+def _told(error: BaseException) -> str:
+    return str(error) or type(error).__name__

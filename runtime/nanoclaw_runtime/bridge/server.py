@@ -17,7 +17,7 @@ import structlog
 
 from nanoclaw_runtime.bridge.certificate import Certificate
 from nanoclaw_runtime.bridge.listener import Listener
-from nanoclaw_runtime.bridge.protocol import UP, Channel, Hello, Refused, StreamEnded, Up, Welcome
+from nanoclaw_runtime.bridge.protocol import UP, Channel, Hello, Refused, StreamEnded, Up, Welcome, reasons
 from nanoclaw_runtime.bridge.stream import Stream
 from nanoclaw_runtime.bridge.tree import SessionFiles
 from nanoclaw_runtime.contract import bridge
@@ -134,7 +134,7 @@ class BridgeServer:
         except* OSError as errors:
             if self._streams.get(caller.session) is stream:
                 self._lost.inc()
-                log.warning("bridge.lost", reason="; ".join(map(str, errors.exceptions)))
+                log.warning("bridge.lost", reason=reasons(errors))
         finally:
             stream.ended()
             if self._streams.get(caller.session) is stream:

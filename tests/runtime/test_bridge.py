@@ -1,0 +1,337 @@
+"""Two folders kept equal over a real stream: what arrives, what is told, and what a broken stream changes."""
+
+import asyncio
+import json
+import os
+
+import pytest
+
+from nanoclaw_runtime.domain.requests import RequestKind
+from nanoclaw_runtime.ipc.requests import LARGEST_FILE, RequestFolder
+from tests.support.bridged import Bridged, until
+from tests.support.fault_proxy import TcpProxy
+
+
+async def recorded():
+    """The store has it."""
+
+
+@pytest.fixture
+async def bridged(tmp_path):
+    async with Bridged.open(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def box(bridged):
+    box = bridged.mailbox()
+    await box.prepare()
+    return box
+
+
+def texts(pod):
+    return [json.loads(path.read_text())["text"] for path in sorted(pod.inputs.glob("*.json"))]
+
+
+def take(pod):
+    """What an agent takes, in its order."""
+    found = texts(pod)
+    for path in pod.inputs.glob("*.json"):
+        path.unlink()
+    return found
+
+
+# What a pod begins with
+
+
+async def test_the_pod_has_its_folders_settings_and_skills_before_its_agent_starts(bridged):
+    skill = bridged.tree / "project/container/skills/browser/SKILL.md"
+    skill.parent.mkdir(parents=True)
+    skill.write_text("how to browse")
+    async with bridged.pod("team") as pod:
+        assert sorted(path.name for path in pod.place.ipc.iterdir()) == ["input", "inputs", "messages", "tasks"]
+        assert (pod.place.group / "logs").is_dir()
+        assert (pod.place.sessions / "settings.json").is_file()
+        assert (pod.place.sessions / "skills/browser/SKILL.md").read_text() == "how to browse"
+
+
+async def test_main_gets_the_project_and_others_the_shared_memory(bridged):
+    for name in ("project/README.md", "project/src/main.ts", "groups/global/CLAUDE.md"):
+        (bridged.tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (bridged.tree / name).write_text(name)
+    async with bridged.pod("main") as main, bridged.pod("team", "s2") as team:
+        found = [
+            {str(path.relative_to(pod.place.carried)) for path in pod.place.carried.rglob("*.*")}
+            for pod in (main, team)
+        ]
+    assert found == [{"project/README.md", "project/src/main.ts"}, {"groups/global/CLAUDE.md"}]
+
+
+async def test_what_was_there_before_the_pod_arrives_before_it_is_ready(bridged, box):
+    (bridged.tree / "data/ipc/main/current_tasks.json").write_text("[1]")
+    await box.send("early", [1], recorded)
+    async with bridged.pod() as pod:
+        assert (pod.place.ipc / "current_tasks.json").read_text() == "[1]"
+        assert texts(pod) == ["early"]
+
+
+async def test_a_pod_whose_controller_is_away_is_not_ready(bridged, box):
+    await bridged.stop()
+    async with bridged.pod_that_waits() as pod:
+        await asyncio.sleep(0.3)
+        assert not pod.place.ready.exists()
+        await bridged.start()
+        await pod.ready()
+
+
+async def test_snapshots_follow_their_changes(bridged, box):
+    async with bridged.pod() as pod:
+        for content in ("[1]", "[2]"):
+            (bridged.tree / "data/ipc/main/current_tasks.json").write_text(content)
+            bridged.changed("main")
+            await until(lambda: (pod.place.ipc / "current_tasks.json").exists())
+            await until(lambda content=content: (pod.place.ipc / "current_tasks.json").read_text() == content)
+
+
+# Requests of agents
+
+
+def desk(bridged, kind=RequestKind.TASK, folder="main"):
+    return RequestFolder(bridged.tree, folder, kind)
+
+
+async def a_request(bridged, kind=RequestKind.TASK):
+    look = desk(bridged, kind)
+    await until(look.names)
+    return look, look.read(look.names()[0])
+
+
+@pytest.mark.parametrize("kind", RequestKind)
+async def test_a_request_is_the_same_on_both_sides(bridged, kind):
+    async with bridged.pod() as pod:
+        file = pod.place.ipc / kind / "1.json"
+        file.write_text('{"type": "message"}')
+        os.utime(file, ns=(1, 1_700_000_000_123_456_789))
+        _, found = await a_request(bridged, kind)
+        there = RequestFolder(bridged.root, "main", kind)
+        there._root = pod.place.ipc
+        assert (found.document, found.key) == ({"type": "message"}, there.read("1.json").key)
+
+
+async def test_a_request_stays_with_the_agent_until_it_is_dealt_with(bridged):
+    async with bridged.pod() as pod:
+        file = pod.place.ipc / "tasks/1.json"
+        file.write_text("{}")
+        look, found = await a_request(bridged)
+        await asyncio.sleep(0.5)
+        assert file.exists()
+        assert look.done(found)
+        await until(lambda: not file.exists())
+
+
+async def test_a_newer_file_of_the_same_name_is_another_request(bridged):
+    async with bridged.pod() as pod:
+        file = pod.place.ipc / "tasks/1.json"
+        file.write_text('{"number": 1}')
+        look, first = await a_request(bridged)
+        aside = file.with_suffix(".tmp")
+        aside.write_text('{"number": 2}')
+        aside.rename(file)
+        look.done(first)
+        await until(lambda: look.names() and look.read("1.json").document == {"number": 2})
+        look.done(look.read("1.json"))
+        await until(lambda: not file.exists())
+
+
+async def test_what_a_dead_pod_left_is_carried_by_the_next(bridged):
+    async with bridged.pod() as pod:
+        pass
+    (pod.place.ipc / "tasks/1.json").write_text("{}")
+    async with bridged.pod("main", "s2"):
+        look, found = await a_request(bridged)
+        assert look.done(found)
+        await until(lambda: not (pod.place.ipc / "tasks/1.json").exists())
+
+
+async def test_a_request_comes_once_more_with_the_same_key_when_the_stream_broke_behind_it(bridged):
+    async with TcpProxy("127.0.0.1", bridged.port) as line, bridged.pod(port=line.port) as pod:
+        (pod.place.ipc / "tasks/1.json").write_text("{}")
+        look, found = await a_request(bridged)
+        await bridged.stop()
+        look.done(found)
+        await bridged.start()
+        _, again = await a_request(bridged)
+        assert again.key == found.key
+        assert look.done(again)
+        await until(lambda: not (pod.place.ipc / "tasks/1.json").exists())
+
+
+async def test_hundreds_of_requests_arrive_a_hundred_at_a_time(bridged):
+    async with bridged.pod() as pod:
+        for number in range(250):
+            (pod.place.ipc / f"tasks/{number:03}.json").write_text(str(number))
+        look, seen = desk(bridged), set()
+        while len(seen) < 250:
+            await until(look.names)
+            names = look.names()
+            assert len(list((bridged.tree / "data/ipc/main/tasks").iterdir())) <= 100
+            for name in names:
+                found = look.read(name)
+                seen.add(found.document)
+                look.done(found)
+        assert seen == set(range(250))
+        await until(lambda: not list((pod.place.ipc / "tasks").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        pytest.param(lambda file: file.mkdir(), "no plain file", id="folder"),
+        pytest.param(lambda file: file.symlink_to("/etc/passwd"), "no plain file", id="link"),
+        pytest.param(os.mkfifo, "no plain file", id="pipe"),
+        pytest.param(lambda file: file.write_bytes(b"x" * (LARGEST_FILE + 1)), "larger than", id="large"),
+    ],
+)
+async def test_what_is_no_request_is_told_as_such_and_goes(bridged, make, problem):
+    async with bridged.pod() as pod:
+        file = pod.place.ipc / "tasks/1.json"
+        make(file)
+        look, found = await a_request(bridged)
+        assert problem in found.problem
+        assert look.quarantine(found)
+        await until(lambda: not os.path.lexists(file))
+
+
+async def test_a_folder_that_an_agent_replaced_by_a_link_does_not_stop_its_input(bridged, box):
+    async with bridged.pod() as pod:
+        elsewhere = bridged.root / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "secret.json").write_text("{}")
+        (pod.place.ipc / "tasks").rmdir()
+        (pod.place.ipc / "tasks").symlink_to(elsewhere)
+        await box.send("text", [1], recorded)
+        await until(lambda: texts(pod) == ["text"])
+        assert await box.pending() == {1}
+        assert desk(bridged).names() == []
+
+
+# The end of a session
+
+
+async def test_the_last_report_is_believed_when_the_pod_is_gone(bridged, box):
+    async with bridged.pod() as pod:
+        await box.send("taken", [1], recorded)
+        await until(lambda: texts(pod))
+        take(pod)
+        await box.send("left", [2], recorded)
+    assert await box.pending() == {2}
+
+
+async def test_the_next_process_of_the_controller_believes_it_too(bridged, box):
+    async with bridged.pod() as pod:
+        await box.send("taken", [1], recorded)
+        await until(lambda: texts(pod))
+        take(pod)
+    await bridged.stop()
+    await bridged.start()
+    assert await bridged.mailbox().pending() == set()
+
+
+async def test_requests_of_the_last_moment_arrive(bridged):
+    async with bridged.pod() as pod:
+        (pod.place.ipc / "messages/last.json").write_text("{}")
+    assert desk(bridged, RequestKind.MESSAGE).names() == ["last.json"]
+
+
+async def test_without_a_last_report_nobody_knows_what_was_taken(bridged, box, monkeypatch):
+    monkeypatch.setattr("nanoclaw_runtime.contract.bridge.LAST_REPORT", 0.2)
+    async with bridged.pod() as pod:
+        await box.send("text", [1], recorded)
+        await until(lambda: texts(pod))
+        await pod.vanish()
+        with pytest.raises(OSError, match="did not say what its agent took"):
+            await box.pending()
+
+
+async def test_a_report_of_before_does_not_count_for_a_pod_that_came_back(bridged, box, monkeypatch):
+    monkeypatch.setattr("nanoclaw_runtime.contract.bridge.LAST_REPORT", 0.2)
+    async with bridged.pod() as pod:
+        await pod.end()
+        assert await box.pending() == set()
+        pod.begin()
+        await until(lambda: bridged.streams == 1)
+        await pod.vanish()
+        with pytest.raises(OSError, match="did not say"):
+            await box.pending()
+
+
+# Streams that break
+
+
+@pytest.fixture
+async def line(bridged):
+    async with TcpProxy("127.0.0.1", bridged.port) as proxy:
+        yield proxy
+
+
+async def test_a_cut_stream_loses_nothing_and_delivers_nothing_twice(bridged, box, line):
+    seen = []
+    async with bridged.pod(port=line.port) as pod:
+        for number in range(12):
+            await box.send(f"text {number}", [number], recorded)
+            line.cut()
+            if number % 3 == 0:
+                await until(lambda: texts(pod))
+                seen += take(pod)
+        while len(seen) < 12:
+            await until(lambda: texts(pod))
+            seen += take(pod)
+        assert seen == [f"text {number}" for number in range(12)]
+        await until(lambda: bridged.streams == 1)
+    assert await box.pending() == set()
+
+
+async def test_what_was_taken_while_the_controller_was_away_is_told_afterwards(bridged, box):
+    async with bridged.pod() as pod:
+        await box.send("one", [1], recorded)
+        await box.send("two", [2], recorded)
+        await until(lambda: len(texts(pod)) == 2)
+        await bridged.stop()
+        sorted(pod.inputs.glob("*.json"))[0].unlink()
+        await asyncio.sleep(0.5)
+        await bridged.start()
+        again = bridged.mailbox()
+        assert await again.pending() == {2}
+        assert texts(pod) == ["two"]
+
+
+async def test_a_frozen_stream_is_given_up_by_both_ends_and_replaced(bridged, box, line, monkeypatch):
+    monkeypatch.setattr("nanoclaw_runtime.bridge.protocol.bridge.BEAT", 0.1)
+    async with bridged.pod(port=line.port) as pod:
+        line.freeze()
+        await box.send("text", [1], recorded)
+        pod.place = bridged.place()
+        await pod.vanish()
+        pod.begin()
+        await until(lambda: texts(pod) == ["text"])
+        assert bridged.streams == 1
+        assert await box.pending() == {1}
+
+
+async def test_of_two_streams_of_a_session_the_newer_one_counts(bridged, box):
+    async with bridged.pod() as older, bridged.pod() as newer:
+        await box.send("text", [1], recorded)
+        await until(lambda: texts(newer))
+        assert bridged.streams == 1
+        assert older.place == newer.place
+
+
+# Certificates
+
+
+async def test_a_pod_trusts_its_controller_alone(bridged, tmp_path):
+    other = Bridged(tmp_path / "other")
+    other.port = bridged.port
+    async with other.pod_that_waits() as pod:
+        await asyncio.sleep(0.5)
+        assert not pod.place.ready.exists()
