@@ -14,6 +14,7 @@ from nanoclaw_runtime.contract.config import (
     Pattern,
     Priority,
     Resources,
+    Transport,
     Warm,
 )
 from nanoclaw_runtime.domain.parking import (
@@ -116,7 +117,8 @@ def test_the_budget_is_the_stack_s():
     parking = ParkingSettings(pods=9, memory="1Gi", recent=60, ahead=6)
     budget = Budget.of(ControllerConfig(agent=agent, parking=parking, start_timeout=7))
     assert (budget.places, budget.recent, budget.ahead, budget.patience) == (4, 60, 6, 7)
-    assert Budget.of(ControllerConfig(agent=agent, parking=parking), beside=64 * 2**20).places == 3
+    bridged = ControllerConfig(agent=agent, parking=parking, transport=Transport.BRIDGE)
+    assert Budget.of(bridged).places == 3
 
 
 def test_a_statefulset_s_pods_are_parked_by_nature_and_a_job_s_on_demand():

@@ -80,8 +80,6 @@ class Means:
     """When each group's last message came."""
     due: Callable[[datetime], Awaitable[Mapping[str, datetime]]]
     """When the next task of each group is due, as far as that is before the moment."""
-    beside: float = 0.0
-    """Bytes of memory that containers beside an agent request."""
 
 
 class Parking:
@@ -362,7 +360,7 @@ class Parking:
         return next((group for group in self._means.groups() if group.folder == folder), None)
 
     def _budget(self) -> Budget:
-        budget = Budget.of(self._means.config, beside=self._means.beside, closed_until=self._closed.until)
+        budget = Budget.of(self._means.config, closed_until=self._closed.until)
         return budget if self._parks else replace(budget, pods=0)
 
     @property

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple, Self
 
-from nanoclaw_runtime.contract import quantities
-from nanoclaw_runtime.contract.config import ControllerConfig, Priority, Warm
+from nanoclaw_runtime.contract import bridge, quantities
+from nanoclaw_runtime.contract.config import ControllerConfig, Priority, Transport, Warm
 from nanoclaw_runtime.domain.schedule import HEAD_START
 
 SETTLE: Final = 300.0
@@ -117,13 +117,14 @@ class Budget:
     """Until then the namespace or its nodes have no room for any."""
 
     @classmethod
-    def of(cls, config: ControllerConfig, *, beside: float = 0.0, closed_until: float = 0.0) -> Self:
-        """As the stack has it; `beside` are the bytes that containers beside an agent request."""
+    def of(cls, config: ControllerConfig, *, closed_until: float = 0.0) -> Self:
+        """As the stack has it."""
         parking = config.parking
+        beside = [bridge.RESOURCES] if config.transport is Transport.BRIDGE else []
         return cls(
             pods=config.parked_pods,
             memory=None if parking.memory is None else float(quantities.parse(parking.memory)),
-            each=float(quantities.parse(config.agent.resources.memory_request)) + beside,
+            each=float(sum(quantities.parse(each.memory_request) for each in (config.agent.resources, *beside))),
             recent=parking.recent,
             ahead=parking.ahead,
             patience=config.start_timeout,

@@ -1,0 +1,94 @@
+"""Sessions of a whole host that begin in parked agents."""
+
+import asyncio
+
+import pytest
+
+from nanoclaw_runtime.contract.config import ParkingSettings
+from nanoclaw_runtime.controller.status import Warmth
+from tests.support.house import House
+
+
+@pytest.fixture
+async def house(tmp_path):
+    house = House(tmp_path, parking=ParkingSettings(pods=2))
+    house.backend.parks = True
+    async with house:
+        yield house
+
+
+async def until_warm(house, folder="main", warmth=Warmth.WAITING):
+    async def reached():
+        return (await house.group(folder)).warm is warmth
+
+    await house.until(reached)
+
+
+async def answered(house, number, said):
+    """The agent of this number answers, and ends."""
+    agent = await house.backend.agent(number)
+    await agent.say(said)
+    await agent.exit()
+    return agent
+
+
+async def once_used(house):
+    """Main was used, its session is over, and an agent is parked for it."""
+    await house.send("hello")
+    first = await answered(house, 0, "one")
+    await until_warm(house)
+    return first
+
+
+async def test_the_second_session_begins_in_the_agent_that_was_parked(house):
+    first = await once_used(house)
+    (session,) = house.backend.parked
+    assert not first.parked
+    await house.send("again")
+    second = await answered(house, 1, "two")
+    assert (second.ref.session, await house.answers(2)) == (session, ["one", "two"])
+    assert "again" in second.stdin["prompt"]
+
+
+async def test_follow_ups_reach_an_agent_that_was_parked(house):
+    await once_used(house)
+    await house.send("again")
+    agent = await house.backend.agent(1)
+    await agent.say("two")
+    await house.answers(2)
+    await house.send("and more")
+    assert "and more" in (await agent.take())[0]
+
+
+async def test_what_was_parked_is_taken_after_a_restart(house):
+    await once_used(house)
+    (session,) = house.backend.parked
+    await house.restart()
+    await until_warm(house)
+    await house.send("again")
+    agent = await answered(house, 1, "two")
+    assert agent.ref.session == session
+    assert await house.answers(2) == ["one", "two"]
+
+
+async def test_a_session_that_began_in_a_parked_agent_is_adopted_after_a_restart(house):
+    await once_used(house)
+    await house.send("again")
+    agent = await house.backend.agent(1)
+    while not house.controller.sessions() or house.controller.sessions()[0].state != "working":
+        await asyncio.sleep(0.005)
+    await house.restart()
+    await agent.say("two")
+    assert await house.answers(2) == ["one", "two"]
+    assert not agent.stopped
+
+
+async def test_a_session_that_fails_leaves_agents_of_other_groups_alone(house):
+    await once_used(house)
+    (session,) = house.backend.parked
+    await house.send("hello", folder="a")
+    agent = await house.backend.agent(1)
+    await agent.exit(1)
+    await until_warm(house, "a", Warmth.NONE)
+    assert (await house.group()).warm is Warmth.WAITING
+    assert session in house.backend.parked
