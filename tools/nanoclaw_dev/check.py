@@ -5,13 +5,14 @@ All steps run, even behind one that failed; a step's output is shown only when i
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanoclaw_dev.paths import CHECKOUT
+from nanoclaw_dev.paths import CACHE, CHECKOUT
 from nanoclaw_dev.progress import Progress, duration
 
 PROGRAMS = Path(sys.executable).parent
@@ -60,6 +61,17 @@ QUICK = ("--hypothesis-profile", "quick")
 TESTS = Step("Tests that need no binary", ("pytest", "--quiet", *ON_ALL_CORES, *QUICK, "-m", WITHOUT_BINARIES))
 
 
+def environment() -> dict[str, str]:
+    """The caller's; who wants no bytecode beside the code has it in our cache.
+
+    Pytest rewrites every test file, and without bytecode each worker would do it at each run.
+    """
+    ours = dict(os.environ)
+    if ours.pop("PYTHONDONTWRITEBYTECODE", ""):
+        ours["PYTHONPYCACHEPREFIX"] = str(CACHE / "bytecode")
+    return ours
+
+
 def check(progress: Progress) -> int:
     """Run every step; returns the exit code."""
     outcomes = run([*STATIC, TESTS], progress)
@@ -82,6 +94,7 @@ def _run(step: Step, progress: Progress) -> Outcome:
         result = subprocess.run(
             [str(PROGRAMS / program), *arguments],
             cwd=CHECKOUT,
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -69,7 +69,14 @@ def _pytest(progress: Progress) -> tuple[Outcome, str]:
     """All tests with their output as it comes, except the closing line, which is returned."""
     started = time.monotonic()
     command = [str(PROGRAMS / "pytest"), *check.ON_ALL_CORES]
-    process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=CHECKOUT,
+        env=check.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert process.stdout is not None
     closing = ""
     try:
