@@ -154,6 +154,7 @@ class Engine:
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
             "PULUMI_DISABLE_REGISTRY_RESOLVE": "1",
             "PULUMI_SUPPRESS_NEO_LINK": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",  # the language host lists packages at each run
         }
         return inherited | dict(self.variables) | sealed
 
