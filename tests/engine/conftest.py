@@ -67,10 +67,12 @@ class Project:
             "nanoclaw:settings": settings | changes,
         }
         file = self.folder / "stacks" / f"Pulumi.{self.stack}.yaml"
-        salt = yaml.safe_load(file.read_text()) if file.exists() else {}
+        known = file.exists()
+        salt = yaml.safe_load(file.read_text()) if known else {}
         file.parent.mkdir(exist_ok=True)
         file.write_text(yaml.safe_dump(salt | {"config": config}))
-        self.engine.init(self.stack)
+        if not known:
+            self.engine.init(self.stack)
 
     def up(self):
         with Progress().step("up") as step:
