@@ -163,7 +163,14 @@ def _volumes(client: KubeClient, settings: RuntimeSettings) -> GroupVolumes:
     config = settings.config
     if config.layout is Layout.SHARED or config.registration_storage is None:
         return OneTree()
-    return ClaimVolumes(client, settings.namespace, config.layout, config.registration_storage, settings.tree)
+    return ClaimVolumes(
+        client,
+        settings.namespace,
+        config.layout,
+        config.registration_storage,
+        settings.tree,
+        carried=config.transport is Transport.BRIDGE,
+    )
 
 
 def _watch_check(backend: ClusterBackend) -> Check:

@@ -98,6 +98,19 @@ def expected(*folders: str) -> dict[str, str]:
     }
 
 
+async def test_a_controller_whose_files_are_carried_gives_up_what_it_mounted(
+    controller: KubeClient, admin: KubeClient, namespace: str, volumes: ClaimVolumes, tmp_path: Path
+) -> None:
+    stack = Stack(admin, namespace)
+    await stack.up()
+    await volumes.mount(["team"])
+    assert await stack.mounts()
+    carried = ClaimVolumes(controller, namespace, Layout.PER_TYPE, STORAGE, tmp_path, carried=True)
+    await carried.mount(["team"])
+    assert await stack.mounts() == {}
+    assert await carried.mounted("team")
+
+
 async def test_a_groups_claims_are_made_once(admin: KubeClient, volumes: ClaimVolumes, namespace: str) -> None:
     await volumes.provide("Team_42")
     made = await admin.list(CLAIMS, namespace=namespace)

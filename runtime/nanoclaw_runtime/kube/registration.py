@@ -34,8 +34,17 @@ class ClaimVolumes:
     """Claims as the stack would make them; needs the contract's `REGISTRATION_RULES`."""
 
     def __init__(
-        self, client: KubeClient, namespace: str, cut: Layout, storage: RegistrationStorage, tree: Path
+        self,
+        client: KubeClient,
+        namespace: str,
+        cut: Layout,
+        storage: RegistrationStorage,
+        tree: Path,
+        *,
+        carried: bool = False,
     ) -> None:
+        """`carried` when only agents mount the groups' claims: what the controller had of them before is given up."""
+        self._carried = carried
         self._client = client
         self._namespace = namespace
         self._layout = cut
@@ -63,12 +72,14 @@ class ClaimVolumes:
 
         Raises KubeError.
         """
-        part = controller_part(self._layout, folders)
+        part = controller_part(self._layout, () if self._carried else folders)
         applied = await self._client.apply(DEPLOYMENTS, part, manager=FIELD_MANAGER, namespace=self._namespace)
         _log.info("groups mounted", groups=sorted(folders), generation=applied["metadata"]["generation"])
 
     async def mounted(self, folder: str) -> bool:
         """Whether the group's folders are here. Nobody can make them but a mount: the pod's own root is read-only."""
+        if self._carried:
+            return True
         needed = (layout.group_dir(folder), layout.ipc_dir(folder), layout.sessions_dir(folder))
         try:
             return await asyncio.to_thread(lambda: all((self._tree / each).is_dir() for each in needed))
