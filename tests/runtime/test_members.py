@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import tarfile
+from datetime import UTC, datetime
 from functools import partial
 
 import httpx
@@ -16,8 +17,13 @@ from nanoclaw_runtime.api.app import create_app
 from nanoclaw_runtime.api.host import host_routers
 from nanoclaw_runtime.api.members import FORWARDED, Forwarding, Place, client
 from nanoclaw_runtime.api.server import listen, serve_on
+from nanoclaw_runtime.cli import render
+from nanoclaw_runtime.cli.errors import CommandFailed
+from nanoclaw_runtime.cli.installation import Target
+from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract.config import Groups, GroupSpec
 from nanoclaw_runtime.members.handover import Handover
+from nanoclaw_runtime.store.records import EventType
 from nanoclaw_runtime.telemetry import Metrics
 from tests.support.house import House
 
@@ -301,3 +307,36 @@ async def test_a_message_for_a_node_that_is_gone_waits_for_it(street):
     await street.houses["n1"].commit("hello", "lost")
     await handover(street, "n1").look()
     assert len(await street.houses["n1"].store.waiting("lost")) == 1
+
+
+# What the command line makes of it
+
+
+async def test_events_of_all_groups_are_followed_group_by_group(whole):
+    async with await Remote.connect(Target(url=whole.at("n1", "").removesuffix("/v1"), token=TOKEN)) as remote:
+        async with contextlib.aclosing(remote.events(None, after=None)) as events:
+            seen = asyncio.create_task(first_messages(events, {"a", "b"}))
+            while not seen.done():  # a stream is new at a moment nobody tells
+                await whole.send("a")
+                await whole.send("b")
+                await asyncio.wait({seen}, timeout=0.2)
+            assert await seen == {"a", "b"}
+        with pytest.raises(CommandFailed, match="name a group"):
+            await anext(remote.events(None, after=3))
+
+
+async def first_messages(events, wanted):
+    seen = set()
+    async for event in events:
+        seen |= {event.group} if event.type is EventType.MESSAGE else set()
+        if seen >= wanted:
+            break
+    return seen
+
+
+async def test_the_table_of_groups_shows_their_nodes_and_who_is_missing(street):
+    async with await Remote.connect(Target(url=street.at("n1", "").removesuffix("/v1"), token=TOKEN)) as remote:
+        listed = await remote.group_list()
+    assert {group.folder: group.node for group in listed.groups} == {"a": "n1", "b": "n2", "main": "n1"}
+    assert [each.node for each in listed.missing] == ["n3"]
+    assert "node" in [column.header for column in render.groups(listed.groups, datetime.now(UTC)).columns]

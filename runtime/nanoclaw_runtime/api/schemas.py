@@ -79,14 +79,25 @@ class GroupView(Answer):
     priority: Priority = Priority.NORMAL
     warm: Warmth = Warmth.NONE
     """Whether its next session finds an agent that was started before its message."""
+    node: str | None = None
+    """In lists, the node that has it, where each node has a controller of its own."""
 
     @classmethod
     def of(cls, status: GroupStatus) -> Self:
         return cls.model_validate(status)
 
 
+class MissingPart(Answer):
+    """A node whose controller did not answer: what it has is not in the list."""
+
+    node: str
+    reason: str
+
+
 class GroupList(Answer):
     groups: list[GroupView]
+    missing: list[MissingPart] = []
+    """Nodes whose groups are not in it."""
 
 
 class SessionView(Answer):

@@ -27,7 +27,10 @@ def groups(context: typer.Context) -> None:
         return
 
     async def work(remote: Remote) -> bool:
-        found = await remote.groups()
+        listed = await remote.group_list()
+        found = listed.groups
+        for gone in listed.missing:
+            typer.echo(f"the groups of node {gone.node} are missing: {gone.reason}", err=True)
         show(options, found, lambda: render.groups(found, datetime.now(UTC)))
         return True
 

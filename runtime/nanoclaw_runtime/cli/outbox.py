@@ -48,12 +48,18 @@ def outbox(
 
 
 @app.command()
-def retry(context: typer.Context, number: Annotated[int, typer.Argument(metavar="ID", help="Id of the text.")]) -> None:
+def retry(
+    context: typer.Context,
+    number: Annotated[int, typer.Argument(metavar="ID", help="Id of the text.")],
+    group: Annotated[str | None, typer.Option(help="Its group, where each node counts its own texts.")] = None,
+) -> None:
     """Try a text again at once that was given up, or that waits for its next try."""
     options: Options = context.obj
 
+    query = "" if group is None else f"?{urlencode({'group': group})}"
+
     async def work(remote: Remote) -> bool:
-        tried = await remote.ask(PostView, "POST", f"/v1/outbox/{number}/retry", {})
+        tried = await remote.ask(PostView, "POST", f"/v1/outbox/{number}/retry{query}", {})
         show(options, tried, lambda: f"text {tried.id} for {printable(tried.jid)} is tried again")
         return True
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
@@ -90,7 +90,11 @@ class Remote:
             await asyncio.sleep(RECONNECT)
 
     async def groups(self) -> list[GroupView]:
-        return (await self.ask(GroupList, "GET", "/v1/groups")).groups
+        return (await self.group_list()).groups
+
+    async def group_list(self) -> GroupList:
+        """The groups, and the nodes whose groups are not among them."""
+        return await self.ask(GroupList, "GET", "/v1/groups")
 
     async def group(self, folder: str) -> GroupView:
         return await self.ask(GroupView, "GET", f"/v1/groups/{part(folder)}")
@@ -119,7 +123,17 @@ class Remote:
 
     async def events(self, folder: str | None, *, after: int | None) -> AsyncGenerator[EventView]:
         """Events behind `after` (None: from now on) as they come; a lost stream is taken up where it broke."""
-        await (self.groups() if folder is None else self.group(folder))  # refusals in the controller's words
+        # Refusals in the controller's words.
+        groups = await self.groups() if folder is None else [await self.group(folder)]
+        if folder is None and any(group.node for group in groups):
+            if after is not None:
+                raise CommandFailed("each node's controller numbers its events for itself; name a group with --after")
+            async with contextlib.aclosing(
+                _merged([self.events(group.folder, after=None) for group in groups])
+            ) as all_:
+                async for event in all_:
+                    yield event
+            return
         path = "/v1/events" if folder is None else f"/v1/groups/{part(folder)}/events"
         headers = await self._headers()
         while True:
@@ -168,6 +182,32 @@ class Remote:
         if self._token is None:
             self._token = await self.transport.token()
         return {TOKEN_HEADER: self._token}
+
+
+async def _merged(streams: Sequence[AsyncGenerator[EventView]]) -> AsyncGenerator[EventView]:
+    """What several endless streams bring, as it comes; the first that breaks ends it."""
+    arrived: asyncio.Queue[EventView] = asyncio.Queue(maxsize=1)
+
+    async def follow(stream: AsyncGenerator[EventView]) -> None:
+        async with contextlib.aclosing(stream):
+            async for event in stream:
+                await arrived.put(event)
+
+    tasks = [asyncio.create_task(follow(stream)) for stream in streams]
+    try:
+        while True:
+            coming = asyncio.create_task(arrived.get())
+            try:
+                await asyncio.wait([coming, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                for broken in (task for task in tasks if task.done()):
+                    broken.result()
+                yield await coming
+            finally:
+                coming.cancel()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def part(text: str) -> str:

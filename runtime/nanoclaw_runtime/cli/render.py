@@ -73,7 +73,9 @@ def about(seconds: float | None) -> str:
 
 
 def groups(found: Iterable[GroupView], now: datetime) -> Table:
-    table = _table("group", "name", "state", "waiting", "session", "warm", "last activity")
+    found = list(found)
+    nodes = any(group.node for group in found)
+    table = _table("group", "name", "state", "waiting", "session", "warm", "last activity", *(["node"] * nodes))
     for group in found:
         place = (
             f" ({group.queue_position}. {about(group.estimated_wait)}".rstrip() + ")" if group.queue_position else ""
@@ -86,6 +88,7 @@ def groups(found: Iterable[GroupView], now: datetime) -> Table:
             group.session or "-",
             "-" if group.warm is Warmth.NONE else group.warm,
             age(group.last_activity, now),
+            *([group.node or "-"] * nodes),
         )
     return table
 
