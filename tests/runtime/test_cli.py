@@ -86,6 +86,7 @@ def test_json_is_what_the_api_says():
             "origin": "declared",
             "priority": "normal",
             "warm": "none",
+            "node": None,
         }
     ]
 
