@@ -69,7 +69,8 @@ class Backend(Protocol):
         """Park an agent: make its pod, without any input, for a later `start` of the same session.
 
         Returns when the pod is asked for, not when it waits; `stop` takes it away again. None where
-        there is nothing to prepare. Only when the group has no session. Raises SessionFailed.
+        there is nothing to prepare. Only when the group has no session. Leaves nothing behind when it raises
+        SessionFailed or is cancelled.
         """
         ...
 

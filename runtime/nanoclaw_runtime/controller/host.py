@@ -37,6 +37,7 @@ from nanoclaw_runtime.domain.errors import GroupUnknown
 from nanoclaw_runtime.domain.model import SessionRef
 from nanoclaw_runtime.ipc.mailbox import Carrier, Nearby
 from nanoclaw_runtime.manifests.identity import fingerprint
+from nanoclaw_runtime.store.activity import LastMessages
 from nanoclaw_runtime.store.chats import ChatBook
 from nanoclaw_runtime.store.outbox import Outbox
 from nanoclaw_runtime.store.registrations import RegistrationBook
@@ -136,8 +137,8 @@ class Host:
                 new_session=new_session_id,
                 plan=lambda group, session: plans.of(group, SessionRef(group.folder, session), parked=True),
                 fingerprint=fingerprint,
-                used=store.last_activity,
-                due=lambda until: _next_due(tasks, until),
+                used=LastMessages(store),
+                due=tasks.due_in_groups,
             )
         )
         means.backend.make_room = self.parking.make_room
@@ -212,12 +213,3 @@ class Host:
             return await self._store.add_message(
                 folder, text, sender=sender, sender_name=sender_name, client_id=client_id, at=at or datetime.now(UTC)
             )
-
-
-async def _next_due(tasks: TaskBook, until: datetime) -> dict[str, datetime]:
-    """When the next task of each group is due, as far as that is before `until`."""
-    found: dict[str, datetime] = {}
-    for task in await tasks.due(until):
-        if task.next_run is not None:
-            found[task.folder] = min(task.next_run, found.get(task.folder, task.next_run))
-    return found

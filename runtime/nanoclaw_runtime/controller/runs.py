@@ -97,6 +97,8 @@ class Runs:
         self._networks = networks
         self.alive: dict[str, Session] = {}
         """Sessions by the folder of their group."""
+        self._beginning: dict[str, str] = {}
+        """The session each group began last: not parked any more, before it is alive."""
         self._last_failure: dict[str, tuple[Diagnosis, tuple[int, ...]]] = {}
         self._queue: GroupQueue | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -200,7 +202,7 @@ class Runs:
 
     async def _session_for(self, folder: str) -> str:
         """The session of the group's parked agent, or a new one, when nothing of the group is under way any more."""
-        session = self._parking.take(folder) or new_session_id()
+        session = self._beginning[folder] = self._parking.take(folder) or new_session_id()
         await self._parking.settled(folder)
         return session
 
@@ -226,6 +228,7 @@ class Runs:
             ending = await self._broke(ref)
         finally:
             del self.alive[ref.folder]
+            self._beginning.pop(ref.folder, None)
             self._parking.changed()
         if ending is Ending.FAILED or task is not None:
             self._running_tasks.create_task(self._sweep(ref.folder), name=f"sweep of {ref.folder}")
@@ -257,7 +260,7 @@ class Runs:
             _log.exception("left-over sessions not looked for", group=folder)
             return
         # Compared after the look: a session is known here before it is known to the cluster.
-        known = {session.ref.session for session in self.alive.values()}
+        known = {*self._beginning.values(), *(session.ref.session for session in self.alive.values())}
         for running in found:
             session = running.ref.session
             if running.ref.folder == folder and session not in known and not self._parking.owns(session):
