@@ -89,7 +89,7 @@ async def test_snapshots_follow_their_changes(bridged, box):
         for content in ("[1]", "[2]"):
             (bridged.tree / "data/ipc/main/current_tasks.json").write_text(content)
             bridged.changed("main")
-            await until(lambda: (pod.place.ipc / "current_tasks.json").exists())
+            await until((pod.place.ipc / "current_tasks.json").exists)
             await until(lambda content=content: (pod.place.ipc / "current_tasks.json").read_text() == content)
 
 
@@ -297,7 +297,7 @@ async def test_what_was_taken_while_the_controller_was_away_is_told_afterwards(b
         await box.send("two", [2], recorded)
         await until(lambda: len(texts(pod)) == 2)
         await bridged.stop()
-        sorted(pod.inputs.glob("*.json"))[0].unlink()
+        min(pod.inputs.glob("*.json")).unlink()
         await asyncio.sleep(0.5)
         await bridged.start()
         again = bridged.mailbox()

@@ -1,0 +1,144 @@
+"""Agents whose volumes their controller does not mount: real pods, real tokens, a container beside each agent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from nanoclaw_dev import engine_binaries
+from nanoclaw_dev.trial import Installation
+from nanoclaw_runtime.contract import bridge, labels, names
+from nanoclaw_runtime.kube.resources import CLAIMS, PODS
+from nanoclaw_runtime.store.records import EventType
+from tests.support import cluster as support
+
+pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(300)]
+
+GROUPS = ("main", "team", "Late_1")
+SETTINGS = {
+    "runtime": {"transport": "bridge", "idleTimeout": 600, "closeGrace": 10},
+    "storage": {"accessMode": "ReadWriteOncePod"},
+    "groups": [{"folder": folder, "name": folder, "requiresTrigger": False} for folder in GROUPS],
+}
+
+
+@pytest.fixture(scope="module")
+def installation(cluster, tmp_path_factory):
+    binaries = engine_binaries.present()
+    if binaries is None:
+        support.unavailable("the Pulumi engine is not built: `make test` builds it")
+    folder = tmp_path_factory.mktemp("bridge")
+    made = Installation.up(cluster, binaries, folder, settings=SETTINGS, layout="per-group")
+    yield made
+    made.leave()
+
+
+@pytest.fixture
+async def chat(installation):
+    async with installation.chat() as chat:
+        yield chat
+
+
+async def pod_of(chat, session):
+    (pod,) = await chat.client.list(PODS, namespace=chat.namespace, labels=f"{labels.SESSION}={session}")
+    return pod
+
+
+async def controllers(chat):
+    selector = ",".join(f"{key}={value}" for key, value in labels.component(labels.CONTROLLER).items())
+    found = await chat.client.list(PODS, namespace=chat.namespace, labels=selector)
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def process_of(session: str) -> int:
+    """The container beside the agent of this session, as the node sees it."""
+    wanted = f"{bridge.ENV_SESSION}={session}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
+                return int(process.name)
+        except OSError:
+            continue
+    raise AssertionError(f"no process of session {session}")
+
+
+async def tells(chat, group, *, after):
+    told = await chat.until(lambda event: event.type is EventType.TELL and event.group == group, after=after)
+    return told.payload["text"]
+
+
+async def test_the_controller_mounts_nothing_of_any_group_and_every_claim_is_for_one_pod(chat):
+    (controller,) = await controllers(chat)
+    volumes = controller["spec"]["volumes"]
+    mounted = {each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each}
+    assert mounted == {names.STORE_CLAIM, names.PROJECT_CLAIM, names.GLOBAL_CLAIM}
+    for folder in GROUPS:
+        claim = await chat.client.get(CLAIMS, names.folder_claim(folder), namespace=chat.namespace)
+        assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
+
+
+async def test_an_agent_answers_takes_follow_ups_and_asks_its_host(chat):
+    first = await chat.answer(await chat.send("team", "write notes.txt remember me"))
+    sent = await chat.send("team", "tell from myself; read notes.txt; who")
+    answer = await chat.answer(sent)
+    assert answer.payload["session"] == first.payload["session"]
+    assert "remember me" in answer.payload["text"]
+    assert await tells(chat, "team", after=sent.event) == "from myself"
+
+
+async def test_main_sees_its_tasks_and_schedules_more(chat):
+    await chat.answer(await chat.send("main", "schedule cron 0 8 * * 1-5 | Read the news"))
+    for _ in range(20):
+        listed = await chat.answer(await chat.send("main", "list-tasks"))
+        if "Read the news" in listed.payload["text"]:
+            return
+        await asyncio.sleep(0.5)
+    raise AssertionError(listed.payload["text"])
+
+
+async def test_a_session_that_ends_is_followed_by_one_that_finds_everything(chat):
+    first = await chat.answer(await chat.send("Late_1", "write notes.txt kept"))
+    await chat.remote.stop(first.payload["session"])
+    await chat.over(first.payload["session"], after=first.id)
+    second = await chat.answer(await chat.send("Late_1", "read notes.txt; history"))
+    assert second.payload["session"] != first.payload["session"]
+    assert second.payload["text"].startswith("kept")
+    assert "write notes.txt kept" in second.payload["text"]
+
+
+async def test_a_follow_up_reaches_the_agent_whose_controller_was_replaced(chat):
+    first = await chat.answer(await chat.send("team", "hello"))
+    session, before = first.payload["session"], await pod_of(chat, first.payload["session"])
+    sent = await chat.send("team", "sleep 3; echo finished")
+    (controller,) = await controllers(chat)
+    await chat.client.delete(PODS, controller["metadata"]["name"], namespace=chat.namespace)
+    answer = await chat.answer(sent)
+    assert (answer.payload["session"], answer.payload["text"]) == (session, "slept 3 s\nfinished")
+    later = await chat.answer(await chat.send("team", "echo afterwards"))
+    assert (later.payload["session"], later.payload["text"]) == (session, "afterwards")
+    assert (await pod_of(chat, session))["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+async def test_a_bridge_that_is_killed_comes_back_and_nothing_is_said_twice(chat):
+    first = await chat.answer(await chat.send("team", "hello"))
+    session = first.payload["session"]
+    os.kill(process_of(session), signal.SIGKILL)
+    answers = [await chat.answer(await chat.send("team", f"echo number {number}")) for number in range(3)]
+    assert [each.payload["text"] for each in answers] == [f"number {number}" for number in range(3)]
+    assert {each.payload["session"] for each in answers} == {session}
+    pod = await pod_of(chat, session)
+    (beside,) = pod["status"]["initContainerStatuses"]
+    assert (beside["name"], beside["restartCount"]) == (names.BRIDGE, 1)
+
+
+async def test_an_agents_container_sees_no_token(chat):
+    answer = await chat.answer(await chat.send("team", "env"))
+    pod = await pod_of(chat, answer.payload["session"])
+    (agent,) = pod["spec"]["containers"]
+    assert bridge.TOKEN_VOLUME not in {mount["name"] for mount in agent["volumeMounts"]}
+    assert bridge.OWN_VOLUME not in {mount["name"] for mount in agent["volumeMounts"]}
+    assert "NANOCLAW_BRIDGE" not in answer.payload["text"]
