@@ -1,4 +1,4 @@
-"""Admission policies: agents' pods only in our shape, and only made by the controller's Jobs.
+"""Admission policies: agents' pods only in our shape, and only made by Jobs and StatefulSets of the controller.
 
 They hold even a controller that was tricked or taken over to the folders of the group it works for, and they hold in
 a namespace that Pod Security does not restrict. The objects are cluster-wide, named for the namespace and bound to it
@@ -11,10 +11,12 @@ from __future__ import annotations
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from nanoclaw_infra.guardrails.admission import Admission, Rule
 from nanoclaw_infra.guardrails.expressions import text
-from nanoclaw_infra.guardrails.rules import Admission, Rule, admissions
+from nanoclaw_infra.guardrails.rules import admissions
 from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.settings.stack import StackSettings
+from nanoclaw_infra.settings.told import told
 from nanoclaw_runtime.contract import labels
 
 
@@ -30,7 +32,7 @@ class Guardrails(pulumi.ComponentResource):
         super().__init__("nanoclaw:guardrails:Guardrails", name, {}, opts)
         options = pulumi.ResourceOptions(parent=self)
         self.bindings = []
-        wanted = admissions(settings.runtime, settings.namespace.name) if settings.guardrails.enabled else ()
+        wanted = admissions(told(settings), settings.namespace.name) if settings.guardrails.enabled else ()
         for admission in wanted:
             metadata = kubernetes.meta.v1.ObjectMetaArgs(
                 name=policy_name(admission, settings.namespace.name),

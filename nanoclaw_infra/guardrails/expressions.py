@@ -11,6 +11,7 @@ from typing import Final
 
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.contract.claims import Layout
+from nanoclaw_runtime.contract.config import Transport
 from nanoclaw_runtime.contract.layout import agent_mounts
 
 GROUP: Final = "variables.group"
@@ -22,7 +23,7 @@ _SAMPLE: Final = "sample"
 
 def text(value: str) -> str:
     """A string, quoted."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
 
 
 def listed(values: Iterable[str]) -> str:
@@ -59,11 +60,13 @@ def unchanged(field: str) -> str:
     )
 
 
-def own_claims(layout: Layout) -> str:
-    """The claims of the pod's group, and those of the installation that it sees."""
-    own = dict.fromkeys(_claim_of(place) for place in _own(layout, _SAMPLE))
+def own_claims(layout: Layout, transport: Transport = Transport.VOLUME) -> str:
+    """The claims of the pod's group, and those of the installation that it sees; with the bridge it sees none."""
+    own = [_with(claim, GROUP) for claim in dict.fromkeys(_claim_of(place) for place in _own(layout, _SAMPLE))]
+    if transport is Transport.BRIDGE:
+        return f"[{', '.join(own)}]"
     shared = {folder: _claim_of(_shared(layout, folder)) for folder in (names.MAIN_FOLDER, _SAMPLE)}
-    return f"[{', '.join(_with(claim, GROUP) for claim in own)}, {_by_role(shared)}]"
+    return f"[{', '.join([*own, _by_role(shared)])}]"
 
 
 def own_places(layout: Layout) -> str:
@@ -76,13 +79,23 @@ def shared_place(layout: Layout) -> str:
     return _by_role({folder: _shared(layout, folder) for folder in (names.MAIN_FOLDER, _SAMPLE)})
 
 
-def own_folders(root: str) -> str:
-    """Folders of a node below `root` that the group's pods see, each ending in a slash; cut as in one shared claim."""
-    own = [place.partition("/")[2] for place in _own(Layout.SHARED, _SAMPLE)]
-    shared = {
-        folder: f"{root}/{_shared(Layout.SHARED, folder).partition('/')[2]}" for folder in (names.MAIN_FOLDER, _SAMPLE)
+def folders_by_volume(root: str) -> str:
+    """Volume → the folder of a node below `root` that it is, for all that a group's pods see there."""
+    of_node = {
+        _claim_of(place): folder.rstrip("/")
+        for place, (_, _, folder) in zip(
+            _own(Layout.PER_TYPE, _SAMPLE), (each.partition("/") for each in _own(Layout.SHARED, _SAMPLE)), strict=True
+        )
     }
-    return f"[{', '.join(_with(f'{root}/{folder}', FOLDER) for folder in own)}, {_by_role(shared)}]"
+    own = [f"{_with(volume, GROUP)}: {_with(f'{root}/{folder}', FOLDER)}" for volume, folder in of_node.items()]
+    volume, folder = (
+        _by_role({each: part(_shared(layout, each)) for each in (names.MAIN_FOLDER, _SAMPLE)})
+        for layout, part in (
+            (Layout.PER_TYPE, _claim_of),
+            (Layout.SHARED, lambda place: f"{root}/{place.partition('/')[2].rstrip('/')}"),
+        )
+    )
+    return f"{{{', '.join([*own, f'{volume}: {folder}'])}}}"
 
 
 def _own(layout: Layout, folder: str) -> list[str]:

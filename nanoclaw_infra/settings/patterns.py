@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from nanoclaw_infra.settings.declared import parked
 from nanoclaw_runtime.contract import quantities
-from nanoclaw_runtime.contract.config import RESTRICTED_SCC, Pattern, Placement, Platform, Warm
+from nanoclaw_runtime.contract.config import RESTRICTED_SCC, ControllerConfig, Pattern, Placement, Platform, Warm
 
 if TYPE_CHECKING:
     from nanoclaw_infra.settings.stack import StackSettings
@@ -46,6 +47,7 @@ def nodelocal(settings: StackSettings) -> Iterator[str]:
             f"{_SETTINGS}.runtime.registration is true, but with the pattern 'nodelocal' the stack alone says which "
             "groups there are, and each gets a node; declare them in groups, and remove it"
         )
+    yield from _roots_beside_groups(runtime)
     scc = settings.openshift.scc
     if runtime.platform is Platform.OPENSHIFT and _forbids_folders(scc):
         yield (
@@ -53,6 +55,20 @@ def nodelocal(settings: StackSettings) -> Iterator[str]:
             "lives on; name one of the stack's own and set openshift.makeScc, name one that permits hostPath, or use "
             "the pattern 'job'"
         )
+
+
+def _roots_beside_groups(runtime: ControllerConfig) -> Iterator[str]:
+    """No additional mount may lead into the folders of other groups."""
+    allowlist, tree = runtime.mount_allowlist, PurePosixPath(runtime.node_root)
+    if allowlist is None or not allowlist.host_paths_on_nodes:
+        return
+    for position, root in enumerate(allowlist.allowed_roots):
+        path = PurePosixPath(root.path)
+        if path.is_relative_to(tree) or tree.is_relative_to(path):
+            yield (
+                f"{_SETTINGS}.runtime.mountAllowlist.allowedRoots[{position}].path is {root.path!r}, which leads to "
+                f"the folders of all groups in runtime.nodeRoot ({runtime.node_root!r}); name a folder beside it"
+            )
 
 
 def _forbids_folders(scc: str) -> bool:

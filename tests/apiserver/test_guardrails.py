@@ -8,31 +8,33 @@ import copy
 import functools
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from nanoclaw_dev.cluster.control_plane import ControlPlane
 from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.contract.bridge import CARRIED_VOLUME, OWN_VOLUME, TOKEN_VOLUME, BridgeFacts
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import Platform
+from nanoclaw_runtime.contract.config import Pattern, Platform, Transport
 from nanoclaw_runtime.contract.mounts import ExtraMount
+from nanoclaw_runtime.domain.model import SessionPlan, SessionRef
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import AlreadyExists, Forbidden, Target
-from nanoclaw_runtime.kube.resources import DEPLOYMENTS, JOBS, PODS, Resource
+from nanoclaw_runtime.kube.resources import DEPLOYMENTS, JOBS, PODS, STATEFUL_SETS, Resource
 from nanoclaw_runtime.manifests.job import agent_job
-from tests.infra.recording import configuration, manifests, record, settings
+from tests.infra.recording import VARIABLES, configuration, manifests, record, settings
 from tests.support import scc
 from tests.support.cluster import temporary_namespace
-from tests.support.plans import SHAPES, plan
+from tests.support.plans import SHAPES, holder, plan
 
 pytestmark = pytest.mark.apiserver
 
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
-STATEFUL_SETS = Resource("StatefulSet", "statefulsets", "/apis/apps/v1")
 
 JOB_CONTROLLER = "system:serviceaccount:kube-system:job-controller"
+SET_CONTROLLER = "system:serviceaccount:kube-system:statefulset-controller"
 KUBELET = "system:node:one"
 ADMINISTRATOR = "ann"
 
@@ -41,9 +43,22 @@ ALLOWLIST = {
     "configMaps": [{"name": "prompts"}],
     "allowedRoots": [{"path": "/srv/docs"}],
 }
+NODE_ROOT = "/srv/nanoclaw"
+RUNTIME_IMAGE = VARIABLES["NANOCLAW_RUNTIME_IMAGE"]
 CUTS: dict[str, dict[str, Any]] = {
-    **{layout.value: {"layout": layout.value, "allowlist": ALLOWLIST} for layout in Layout},
-    "node-folders": {"layout": "per-type", "allowlist": ALLOWLIST | {"hostPathsOnNodes": True}},
+    **{layout.value: {"layout": layout.value} for layout in Layout},
+    **{
+        f"bridge-{layout.value}": {"layout": layout.value, "transport": "bridge"}
+        for layout in (Layout.PER_TYPE, Layout.PER_GROUP)
+    },
+    "nodelocal": {
+        "pattern": "nodelocal",
+        "nodeRoot": NODE_ROOT,
+        "mountAllowlist": ALLOWLIST | {"hostPathsOnNodes": True},
+    },
+    "fixed": {"layout": "per-group", "fixPermissions": True},
+    "fixed-bridge": {"layout": "per-type", "fixPermissions": True, "transport": "bridge"},
+    "node-folders": {"mountAllowlist": ALLOWLIST | {"hostPathsOnNodes": True}},
 }
 """What a stack may say that changes the rules."""
 
@@ -105,9 +120,10 @@ def _stack(apiserver: ControlPlane, cut: dict[str, Any]) -> Iterator[str]:
 def _policies(namespace: str, cut: dict[str, Any]) -> list[dict[str, Any]]:
     changed = settings("local")
     changed |= {"guardrails": {"enabled": True}, "namespace": {"name": namespace, "create": False}}
-    agent = {"image": "registry.example/agent:1"}
-    changed["runtime"] = {"agent": agent, "mountAllowlist": cut["allowlist"]}
-    config = configuration("local", {"nanoclaw:settings": changed, "nanoclaw:layout": cut["layout"]})
+    said = {key: value for key, value in cut.items() if key != "layout"}
+    changed["runtime"] = {"agent": {"image": "registry.example/agent:1"}, "mountAllowlist": ALLOWLIST} | said
+    layout = cut.get("layout", Layout.PER_TYPE.value)
+    config = configuration("local", {"nanoclaw:settings": changed, "nanoclaw:layout": layout})
     return [each for each in manifests(record("local", config)) if each["apiVersion"].startswith("admission")]
 
 
@@ -164,31 +180,71 @@ def plain(name: str, **marks: str) -> Pod:
     }
 
 
-def agent(shape: Any) -> Pod:
-    """The pod that the Job controller makes of a session's Job."""
-    job = agent_job(shape)
-    template = copy.deepcopy(job["spec"]["template"])
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": "1", "controller": True}
-    metadata = template["metadata"] | {"generateName": f"{owner['name']}-", "ownerReferences": [owner]}
+def agent(shape: SessionPlan) -> Pod:
+    """The pod that is made of a session's Job, or of the set of its group."""
+    made = holder(shape)
+    template = copy.deepcopy(made["spec"]["template"])
+    owner = {
+        "apiVersion": made["apiVersion"],
+        "kind": made["kind"],
+        "name": made["metadata"]["name"],
+        "uid": "1",
+        "controller": True,
+    }
+    named = {"name": f"{owner['name']}-0"} if made["kind"] == "StatefulSet" else {"generateName": f"{owner['name']}-"}
+    metadata = template["metadata"] | named | {"ownerReferences": [owner]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
 
 
-OF_LAYOUT = [
-    pytest.param(cut, shape, id=f"{cut}-{shape}")
-    for cut in CUTS
-    for shape, made in SHAPES.items()
-    if made.config.layout.value == CUTS[cut]["layout"]
-]
+def bridged(shape: SessionPlan) -> SessionPlan:
+    """The same with a container beside the agent."""
+    config = shape.config.model_copy(update={"transport": Transport.BRIDGE, "bridge_image": RUNTIME_IMAGE})
+    return replace(shape, config=config, bridge=BridgeFacts("nanoclaw-controller.x.svc:8443", "-----BEGIN…"))
 
 
-@pytest.mark.parametrize(("cut", "shape"), OF_LAYOUT)
-async def test_everything_the_runtime_makes_is_let_through(guarded: Guarded, shape: str) -> None:
+def fixed(shape: SessionPlan) -> SessionPlan:
+    """The same with a container that gives it its volumes."""
+    return replace(shape, config=shape.config.model_copy(update={"fix_permissions": True}))
+
+
+def on_node(group: str, **more: Any) -> SessionPlan:
+    """A group of the pattern `nodelocal`."""
+    return replace(plan(group, "s1", pattern=Pattern.NODELOCAL, node_root=NODE_ROOT, **more), node="worker-1")
+
+
+def as_set(shape: SessionPlan) -> SessionPlan:
+    return replace(shape, config=shape.config.model_copy(update={"pattern": Pattern.STATEFULSET}))
+
+
+def shapes(cut: str) -> Iterator[tuple[str, SessionPlan]]:
+    """Everything the runtime makes where a stack says this, by either pattern of its groups."""
+    said = CUTS[cut]
+    for name, shape in SHAPES.items():
+        if (shape.config.pattern is Pattern.NODELOCAL) != (said.get("pattern") == Pattern.NODELOCAL):
+            continue
+        if shape.config.pattern is Pattern.NODELOCAL:
+            yield name, shape
+        elif shape.config.layout.value == said.get("layout", Layout.PER_TYPE.value):
+            if said.get("fixPermissions") and shape.config.platform is Platform.OPENSHIFT:
+                continue
+            made = bridged(shape) if said.get("transport") == Transport.BRIDGE else shape
+            made = fixed(made) if said.get("fixPermissions") else made
+            yield name, made
+            yield f"{name}-as-set", as_set(made)
+
+
+OF_CUT = [pytest.param(cut, shape, id=f"{cut}-{name}") for cut in CUTS for name, shape in shapes(cut)]
+
+
+@pytest.mark.parametrize(("cut", "shape"), OF_CUT)
+async def test_everything_the_runtime_makes_is_let_through(guarded: Guarded, shape: SessionPlan) -> None:
     controller = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}"
-    await guarded.send(controller, "POST", JOBS, agent_job(SHAPES[shape]), dry_run=True)
-    pod = agent(SHAPES[shape])
-    if SHAPES[shape].config.platform is Platform.OPENSHIFT:
+    of_set = shape.config.pattern is Pattern.STATEFULSET
+    await guarded.send(controller, "POST", STATEFUL_SETS if of_set else JOBS, holder(shape), dry_run=True)
+    pod = agent(shape)
+    if shape.config.platform is Platform.OPENSHIFT:
         pod = scc.admit(pod, scc.PROJECT).pod
-    await guarded.send(JOB_CONTROLLER, "POST", PODS, pod, dry_run=True)
+    await guarded.send(SET_CONTROLLER if of_set else JOB_CONTROLLER, "POST", PODS, pod, dry_run=True)
 
 
 @pytest.mark.parametrize("cut", ["node-folders"])
@@ -261,6 +317,12 @@ def without(*path: Any) -> Callable[[Pod], None]:
 SECRET = {"secretKeyRef": {"name": "nanoclaw-credentials", "key": "ANTHROPIC_API_KEY"}}
 SECURED = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 PINGS = {"name": "net.ipv4.ping_group_range", "value": "0 2000"}
+ROOT = {
+    "runAsUser": 0,
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 TOKEN = {"sources": [{"serviceAccountToken": {"path": "token"}}]}
 
 MUTATIONS = [
@@ -281,7 +343,7 @@ MUTATIONS = [
     pytest.param(second("containers"), "container agent and no other.*agent, other", id="sidecar"),
     pytest.param(second("initContainers"), "container agent and no other", id="init container"),
     pytest.param(container(name="other"), "container agent and no other", id="name of the container"),
-    pytest.param(container(image="registry.example/agent:2"), r"the image registry.example/agent:1;.*:2", id="image"),
+    pytest.param(container(image="registry.example/agent:2"), r"the image registry.example/agent:1 .*:2\)", id="image"),
     pytest.param(container(command=["sh"]), "own entry point", id="command"),
     pytest.param(container(args=["x"]), "own entry point", id="arguments"),
     pytest.param(
@@ -336,6 +398,157 @@ async def test_a_pod_of_another_shape_is_refused(guarded: Guarded, mutate: Calla
     pod = agent(SHAPES["task"])
     mutate(pod)
     with pytest.raises(Forbidden, match=message):
+        await guarded.make_pod(pod)
+
+
+def first(change: Callable[[Pod], None], position: int = 0) -> Callable[[Pod], None]:
+    """The change, of a container that starts before the agent."""
+
+    def changed(pod: Pod) -> None:
+        spec = pod["spec"]
+        agents, spec["containers"] = spec["containers"], [spec["initContainers"][position]]
+        change(pod)
+        spec["initContainers"][position], spec["containers"] = spec["containers"][0], agents
+
+    return changed
+
+
+def source(**fields: Any) -> Callable[[Pod], None]:
+    """Another token in the place of the bridge's."""
+
+    def change(pod: Pod) -> None:
+        (token,) = (each for each in pod["spec"]["volumes"] if each["name"] == TOKEN_VOLUME)
+        token["projected"]["sources"] = [fields]
+
+    return change
+
+
+WIDE = {"path": "token", "audience": "https://kubernetes.default.svc", "expirationSeconds": 600}
+
+BRIDGED = [
+    pytest.param(without("spec", "initContainers"), "containers agent and bridge and no other", id="no bridge"),
+    pytest.param(second("initContainers"), "agent and bridge and no other.*other", id="one container more"),
+    pytest.param(first(container(image="registry.example/other:1")), "change it in", id="another image"),
+    pytest.param(first(container(command=["sh", "-c", "cat"])), "own entry point", id="another command"),
+    pytest.param(first(container(command=None)), "own entry point", id="the controller's own command"),
+    pytest.param(first(container(args=["x"])), "own entry point", id="arguments"),
+    pytest.param(first(security(runAsUser=0)), "never root", id="root"),
+    pytest.param(first(security(capabilities={"drop": ["ALL"], "add": ["CHOWN"]})), "drop ALL", id="capability"),
+    pytest.param(first(security(readOnlyRootFilesystem=False)), "readOnlyRootFilesystem", id="root file system"),
+    pytest.param(first(container(env=[{"name": "KEY", "valueFrom": SECRET}])), "over stdin", id="Secret"),
+    pytest.param(source(serviceAccountToken=WIDE), "no Secret, token or device", id="a token for the API server"),
+    pytest.param(source(serviceAccountToken={"path": "token"}), "no Secret, token or device", id="a token for all"),
+    pytest.param(source(secret={"name": "nanoclaw-credentials"}), "no Secret, token or device", id="a Secret in it"),
+    pytest.param(volume("token", projected=TOKEN), "no Secret, token or device", id="one more token"),
+    pytest.param(volume(TOKEN_VOLUME), "container bridge's alone", id="the token for the agent"),
+    pytest.param(volume(OWN_VOLUME), "container bridge's alone", id="the ledger for the agent"),
+    pytest.param(volume(CARRIED_VOLUME), "container bridge's alone", id="what is carried, to write"),
+    pytest.param(volume("nanoclaw-global", **claim("nanoclaw-global")), "of their own group", id="all groups' memory"),
+    pytest.param(volume("nanoclaw-group-other", **claim("nanoclaw-group-other")), "of their own", id="other group"),
+]
+
+
+@pytest.mark.parametrize("cut", ["bridge-per-type"])
+@pytest.mark.parametrize(("mutate", "message"), BRIDGED)
+async def test_a_bridge_of_another_shape_is_refused(
+    guarded: Guarded, mutate: Callable[[Pod], None], message: str
+) -> None:
+    pod = agent(bridged(SHAPES["task"]))
+    mutate(pod)
+    with pytest.raises(Forbidden, match=message):
+        await guarded.make_pod(pod)
+
+
+@pytest.mark.parametrize("cut", ["bridge-per-group"])
+async def test_an_agent_does_not_see_its_claim_whole_as_the_bridge_does(guarded: Guarded) -> None:
+    pod = agent(bridged(plan("team", "s1", layout=Layout.PER_GROUP)))
+    volume("nanoclaw-folder-team")(pod)
+    with pytest.raises(Forbidden, match="folders of their own group"):
+        await guarded.make_pod(pod)
+
+
+FIXED = [
+    pytest.param(first(container(command=["sh", "-c", "id"])), "own entry point", id="another command"),
+    pytest.param(first(container(command=["chown", "-R", "0", "/"])), "own entry point", id="another owner"),
+    pytest.param(
+        first(security(capabilities={"drop": ["ALL"], "add": ["CHOWN", "SYS_ADMIN"]})), "drop ALL", id="capability"
+    ),
+    pytest.param(container(securityContext=ROOT), "never root", id="an agent that is root"),
+    pytest.param(
+        first(volume("nanoclaw-folder-other", "group", **claim("nanoclaw-folder-other"))), "own group", id="other group"
+    ),
+]
+
+
+@pytest.mark.parametrize("cut", ["fixed"])
+@pytest.mark.parametrize(("mutate", "message"), FIXED)
+async def test_who_gives_volumes_to_their_user_does_nothing_else(
+    guarded: Guarded, mutate: Callable[[Pod], None], message: str
+) -> None:
+    pod = agent(fixed(plan("team", "s1", layout=Layout.PER_GROUP)))
+    mutate(pod)
+    with pytest.raises(Forbidden, match=message):
+        await guarded.make_pod(pod)
+
+
+def folder(name: str, path: str) -> Callable[[Pod], None]:
+    """Another folder of the node behind a volume that is there."""
+
+    def change(pod: Pod) -> None:
+        (found,) = (each for each in pod["spec"]["volumes"] if each["name"] == name)
+        found["hostPath"]["path"] = path
+
+    return change
+
+
+ON_NODE = [
+    pytest.param(folder("nanoclaw-group-team", f"{NODE_ROOT}/groups/other"), id="other group"),
+    pytest.param(folder("nanoclaw-group-team", f"{NODE_ROOT}/groups/global"), id="all groups' memory, to write"),
+    pytest.param(folder("nanoclaw-group-team", f"{NODE_ROOT}/groups/team/deeper"), id="a folder of its own folder"),
+    pytest.param(folder("nanoclaw-group-team", NODE_ROOT), id="all groups"),
+    pytest.param(folder("nanoclaw-group-team", "/"), id="the node"),
+    pytest.param(folder("nanoclaw-group-team", "/srv/docs/2026"), id="an allowed folder by a name of ours"),
+    pytest.param(volume("store", hostPath={"path": f"{NODE_ROOT}/store"}), id="the database"),
+    pytest.param(volume("nanoclaw-store", hostPath={"path": f"{NODE_ROOT}/store"}), id="the database by our name"),
+    pytest.param(volume("others", hostPath={"path": f"{NODE_ROOT}/groups/other"}), id="other group by another name"),
+    pytest.param(volume("node", hostPath={"path": "/srv"}), id="what holds all groups"),
+]
+
+
+@pytest.mark.parametrize("cut", ["nodelocal"])
+@pytest.mark.parametrize("mutate", ON_NODE)
+async def test_of_a_nodes_disk_a_group_sees_its_own_folders(guarded: Guarded, mutate: Callable[[Pod], None]) -> None:
+    pod = agent(on_node("team"))
+    mutate(pod)
+    with pytest.raises(Forbidden, match=r"(no folder of a node but those|see the folders) of their own group"):
+        await guarded.make_pod(pod)
+
+
+@pytest.mark.parametrize("cut", ["nodelocal"])
+async def test_beside_its_own_folders_a_group_on_a_node_sees_what_is_allowed(guarded: Guarded) -> None:
+    extra = (ExtraMount("/workspace/extra/docs", host_path="/srv/docs/2026"),)
+    await guarded.make_pod(agent(on_node("team", extra=extra)))
+    pod = agent(on_node("team"))
+    volume("nanoclaw-group-team", **claim("nanoclaw-group-team"))(pod)
+    pod["spec"]["volumes"].pop()
+    pod["spec"]["volumes"].append({"name": "kept", **claim("nanoclaw-group-team")})
+    with pytest.raises(Forbidden, match="claims of their own group"):
+        await guarded.make_pod(pod)
+
+
+PROBES = [
+    pytest.param({"livenessProbe": {"exec": {"command": ["test", "-e", "/x"]}}}, id="liveness"),
+    pytest.param({"readinessProbe": {"exec": {"command": ["sh", "-c", "cat /tmp/input.json"]}}}, id="a shell"),
+    pytest.param({"startupProbe": {"tcpSocket": {"port": 80}}}, id="a port"),
+    pytest.param({"readinessProbe": {"httpGet": {"port": 80, "host": "192.0.2.1"}}}, id="a call of the kubelet's"),
+]
+
+
+@pytest.mark.parametrize("probe", PROBES)
+async def test_nothing_is_run_beside_an_agent_but_a_look_for_a_file(guarded: Guarded, probe: dict[str, Any]) -> None:
+    pod = agent(SHAPES["task"])
+    container(**probe)(pod)
+    with pytest.raises(Forbidden, match="take its probes away"):
         await guarded.make_pod(pod)
 
 
@@ -398,7 +611,7 @@ async def test_a_folder_of_the_node_outside_the_allowed_roots_is_refused(guarded
 )
 async def test_nobody_but_the_job_controller_makes_pods_of_agents(guarded: Guarded, user: str) -> None:
     user = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}" if user == "{}" else user
-    with pytest.raises(Forbidden, match=rf"Jobs of nanoclaw-controller alone.*made by {user}"):
+    with pytest.raises(Forbidden, match=rf"Jobs or StatefulSets of nanoclaw-controller alone.*made by {user}"):
         await guarded.make_pod(agent(SHAPES["task"]), user)
 
 
@@ -491,18 +704,26 @@ async def test_of_its_own_deployment_the_controller_changes_which_claims_it_moun
     await patch(controller, {"containers": [OWN | {"volumeMounts": [mount]}], "volumes": volumes})
 
 
-async def test_sets_of_agents_need_their_pattern(guarded: Guarded) -> None:
-    marks = labels.component(labels.AGENT)
-    template = {"metadata": {"labels": marks}, "spec": plain("x")["spec"]}
-    body = {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {"name": "parked", "labels": marks},
-        "spec": {"serviceName": "", "selector": {"matchLabels": marks}, "template": template},
-    }
+@pytest.mark.parametrize("cut", ["nodelocal"])
+async def test_sets_of_agents_need_groups_with_claims(guarded: Guarded) -> None:
     controller = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}"
-    with pytest.raises(Forbidden, match="pattern 'job' agents run in Jobs only"):
-        await guarded.send(controller, "POST", STATEFUL_SETS, body)
+    with pytest.raises(Forbidden, match="pattern 'nodelocal' agents run in Jobs only"):
+        await guarded.send(controller, "POST", STATEFUL_SETS, holder(SHAPES["statefulset"]))
+
+
+async def test_the_controller_alone_takes_a_set_over_for_the_next_session(guarded: Guarded) -> None:
+    controller = f"system:serviceaccount:{guarded.namespace}:{names.CONTROLLER}"
+    first, second = (replace(SHAPES["statefulset"], ref=SessionRef("team", each)) for each in ("s1", "s2"))
+    name = (await guarded.send(controller, "POST", STATEFUL_SETS, holder(first)))["metadata"]["name"]
+    following = {"metadata": holder(second)["metadata"], "spec": {"template": holder(second)["spec"]["template"]}}
+
+    await guarded.send(controller, "PATCH", STATEFUL_SETS, {"spec": {"replicas": 0}}, (name,))
+    with pytest.raises(Forbidden, match="delete the object instead"):
+        await guarded.send(ADMINISTRATOR, "PATCH", STATEFUL_SETS, following, (name,))
+    await guarded.send(controller, "PATCH", STATEFUL_SETS, following, (name,))
+    other = {"spec": {"template": {"spec": {"serviceAccountName": "default"}}}}
+    with pytest.raises(Forbidden, match=r"makes objects of agents alone.*default"):
+        await guarded.send(controller, "PATCH", STATEFUL_SETS, other, (name,))
 
 
 async def test_what_is_an_agents_stays_as_it_is_and_the_rest_goes_on(guarded: Guarded) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nanoclaw_infra.guardrails.expressions import listed, own_claims, own_folders, text
+from nanoclaw_infra.guardrails.expressions import folders_by_volume, listed, own_claims, text
 from nanoclaw_runtime.contract.claims import Layout
+from nanoclaw_runtime.contract.config import Transport
 from tests.infra.recording import configuration, manifests, record, settings
 
 
@@ -61,9 +62,17 @@ def test_the_places_of_a_group_come_from_the_contract():
     assert own_claims(Layout.PER_GROUP) == (
         "['nanoclaw-folder-' + variables.group, (variables.group == 'main' ? 'nanoclaw-project' : 'nanoclaw-global')]"
     )
-    assert own_folders("/data").startswith("['/data/groups/' + variables.folder + '/', ")
+    assert own_claims(Layout.PER_GROUP, Transport.BRIDGE) == "['nanoclaw-folder-' + variables.group]"
+    assert folders_by_volume("/data") == (
+        "{'nanoclaw-group-' + variables.group: '/data/groups/' + variables.folder, "
+        "'nanoclaw-ipc-' + variables.group: '/data/data/ipc/' + variables.folder, "
+        "'nanoclaw-sessions-' + variables.group: '/data/data/sessions/' + variables.folder + '/.claude', "
+        "(variables.group == 'main' ? 'nanoclaw-project' : 'nanoclaw-global'): "
+        "(variables.group == 'main' ? '/data/project' : '/data/groups/global')}"
+    )
 
 
 def test_text_is_quoted_for_cel():
     assert text(r"it's a \ b") == r"'it\'s a \\ b'"
+    assert text("two\nlines") == r"'two\nlines'"
     assert listed([]) == "['']"

@@ -94,6 +94,15 @@ RULES = [
         id="groups at run time, and no node for them",
     ),
     rule(
+        "runtime.mountAllowlist.allowedRoots[1].path is '/var/lib', which leads to the folders of all groups in runtime.nodeRoot ('/var/lib/nanoclaw'); name a folder beside it",
+        runtime={
+            "pattern": "nodelocal",
+            "mountAllowlist": {"hostPathsOnNodes": True, "allowedRoots": [{"path": "/srv"}, {"path": "/var/lib"}]},
+        },
+        namespace={"create": False},
+        id="a way into the folders of others",
+    ),
+    rule(
         "openshift.scc is 'anyuid', which forbids the folders of nodes that the pattern 'nodelocal' lives on; name one of the stack's own and set openshift.makeScc, name one that permits hostPath, or use the pattern 'job'",
         runtime={"pattern": "nodelocal"},
         openshift={"scc": "anyuid"},
