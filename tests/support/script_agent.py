@@ -29,7 +29,7 @@ output() {
 def image_archive(folder: Path) -> Path:
     """The image, made of Debian's static busybox and two scripts."""
     busybox = Path(system.required("busybox")).read_bytes()
-    commands = ("sh", "cat", "sleep", "printf", "tail", "seq", "wc", "head", "tr", "rm", "ls", "mv")
+    commands = ("sh", "cat", "sleep", "printf", "tail", "seq", "wc", "head", "tr", "rm", "ls", "mv", "find", "chown")
     return archive.write_image(
         folder / "script-agent.tar",
         IMAGE,
