@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -89,6 +90,7 @@ Join = Callable[[list[tuple[str, dict[str, Any]]]], dict[str, Any]]
 
 def client() -> httpx.AsyncClient:
     """For `Forwarding`; an event stream may be silent for as long as it likes."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     return httpx.AsyncClient(timeout=httpx.Timeout(None, connect=CONNECT), limits=limits, trust_env=False)
 

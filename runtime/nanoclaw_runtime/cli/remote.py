@@ -33,6 +33,8 @@ from nanoclaw_runtime.cli.service_proxy import ServiceProxy
 from nanoclaw_runtime.cli.stream import StreamReader
 from nanoclaw_runtime.cli.transport import Transport
 
+UNAVAILABLE: Final = 503
+# What a controller says that cannot serve us now, or for the one of another node.
 RECONNECT: Final = 1.0
 # Seconds between two tries to reach a controller that is gone for the moment.
 PATIENCE: Final = 60.0
@@ -81,7 +83,9 @@ class Remote:
         while True:
             try:
                 return await self.ask(AcceptedView, "POST", f"/v1/groups/{part(folder)}/messages", body)
-            except Away:
+            except (Away, Refused) as error:
+                if isinstance(error, Refused) and error.status != UNAVAILABLE:
+                    raise
                 if until is None:
                     until = time.monotonic() + PATIENCE
                     absent()
