@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from nanoclaw_runtime.contract.bridge import BridgeFacts
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Pattern, Platform, Resources
+from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Pattern, Platform, Resources, Transport
 from nanoclaw_runtime.contract.mounts import ExtraMount
 from nanoclaw_runtime.domain.model import SessionKind, SessionPlan, SessionRef
 from nanoclaw_runtime.manifests.job import agent_job
@@ -32,6 +33,14 @@ def plan(
     return SessionPlan(SessionRef(folder, session, kind), config, extra)
 
 
+def bridged(folder: str, **settings: Any) -> SessionPlan:
+    """A session beside whose agent a container carries its files."""
+    image = "registry.example/nanoclaw/runtime:1"
+    given = plan(folder, "20260101-abcd", transport=Transport.BRIDGE, bridge_image=image, **settings)
+    certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    return replace(given, bridge=BridgeFacts("nanoclaw-controller.chat.svc:8443", certificate))
+
+
 EXTRA = (
     ExtraMount("/workspace/extra/library", claim="library.docs"),
     ExtraMount(
@@ -46,22 +55,29 @@ EXTRA = (
 """Additional mounts of every kind that Pod Security `restricted` permits."""
 
 
-SHAPES = {
-    f"{role}-{layout.value}-{platform.value}": plan(
-        folder, "20260101-abcd", platform=platform, layout=layout, timezone="Europe/Berlin"
-    )
-    for role, folder in (("main", "main"), ("group", "Team_42"))
-    for layout in Layout
-    for platform in Platform
-} | {
-    "task": plan("team", "20260101-abcd", kind=SessionKind.TASK, env={"LOG_LEVEL": "debug"}),
-    "extra": plan("team", "20260101-abcd", extra=EXTRA),
-    "parked": replace(plan("team", "20260101-abcd", layout=Layout.PER_GROUP), parked=True, near="worker-1"),
-    "statefulset": replace(plan("team", "20260101-abcd", pattern=Pattern.STATEFULSET), parked=True),
-    "nodelocal": replace(
-        plan("Team_42", "20260101-abcd", pattern=Pattern.NODELOCAL, node_root="/srv/nanoclaw"), node="worker-1"
-    ),
-}
+SHAPES = (
+    {
+        f"{role}-{layout.value}-{platform.value}": plan(
+            folder, "20260101-abcd", platform=platform, layout=layout, timezone="Europe/Berlin"
+        )
+        for role, folder in (("main", "main"), ("group", "Team_42"))
+        for layout in Layout
+        for platform in Platform
+    }
+    | {
+        "task": plan("team", "20260101-abcd", kind=SessionKind.TASK, env={"LOG_LEVEL": "debug"}),
+        "extra": plan("team", "20260101-abcd", extra=EXTRA),
+        "parked": replace(plan("team", "20260101-abcd", layout=Layout.PER_GROUP), parked=True, near="worker-1"),
+        "statefulset": replace(plan("team", "20260101-abcd", pattern=Pattern.STATEFULSET), parked=True),
+        "nodelocal": replace(
+            plan("Team_42", "20260101-abcd", pattern=Pattern.NODELOCAL, node_root="/srv/nanoclaw"), node="worker-1"
+        ),
+    }
+    | {
+        f"bridge-{folder.lower()}-{cut.value}": bridged(folder, layout=cut)
+        for folder, cut in (("main", Layout.PER_TYPE), ("Team_42", Layout.PER_GROUP))
+    }
+)
 """Every shape a session's objects can take, by name."""
 
 
