@@ -184,7 +184,9 @@ _OWN: Final = tuple(what for what in What if what not in SEEN and not what.is_ra
 
 
 def _table(title: str, measured: list[Measured]) -> Table:
-    table = Table(title, "where", "n", "p50", "p99", "least", "most", box=None, header_style="bold")
+    table = Table(title, "where", box=None, header_style="bold")
+    for column in ("n", "p50", "p99", "least", "most"):
+        table.add_column(column, justify="right")
     order = list(Where)
     for each in sorted(measured, key=lambda each: (list(What).index(each.what), order.index(each.where))):
         scale = 1e-6 if each.what.is_rate else 1e3
