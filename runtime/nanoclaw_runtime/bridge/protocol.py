@@ -199,7 +199,8 @@ class Channel(Generic[_Got]):
 
     def abort(self) -> None:
         """Let go of it at once; whoever sends or receives is told."""
-        self._writer.transport.abort()
+        with contextlib.suppress(AttributeError):  # early 3.11, as in Debian: it was closed already
+            self._writer.transport.abort()
 
 
 def reasons(errors: BaseExceptionGroup[Any]) -> str:
