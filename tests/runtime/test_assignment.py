@@ -116,6 +116,13 @@ def test_groups_wait_until_the_members_are_all_there():
     assert assign([group("main")], [replace(each, present=SETTLE) for each in fresh], {}, SETTINGS, NOW).without == ()
 
 
+def test_groups_wait_for_a_member_that_is_about_to_come_and_lost_nodes_do_not():
+    there = [member("n1")]
+    assert assign([group("main")], there, {}, SETTINGS, NOW, coming=True).without == ("main",)
+    moved = assign([group("a", ephemeral=True)], there, {"a": has("n2")}, SETTINGS, NOW, coming=True)
+    assert moved.groups["a"].node == "n1"
+
+
 def test_a_group_moves_off_a_lost_node_although_a_member_has_just_come():
     found = assign([group("a", ephemeral=True)], [member("n2", present=0.0)], {"a": has("n1")}, SETTINGS, NOW)
     assert found.groups["a"].node == "n2"

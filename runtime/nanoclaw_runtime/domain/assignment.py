@@ -18,9 +18,9 @@ from pydantic import AwareDatetime, Field
 
 from nanoclaw_runtime.contract.config import ContractModel, GroupSpec, NodelocalSettings
 
-SETTLE: Final = 15.0
+SETTLE: Final = 5.0
 """Seconds since the last new member after which groups without a node get one: when an installation begins, the first
-member would take them all before the second is up."""
+member would take them all before the second is up, and they would stay."""
 
 
 class Assigned(ContractModel):
@@ -81,12 +81,17 @@ def assign(
     known: Mapping[str, Assigned],
     settings: NodelocalSettings,
     now: datetime,
+    *,
+    coming: bool = False,
 ) -> Assignment:
-    """The next record, equal to `known` unless something has to change."""
+    """The next record, equal to `known` unless something has to change.
+
+    `coming` tells that another member is about to be there: groups without a node wait for it.
+    """
     declared = sorted(groups, key=lambda group: group.folder)
     alive = {member.node: member for member in members if member.silent < settings.gone_after}
     takers = {node for node, member in alive.items() if not member.draining}
-    settled = all(member.present >= SETTLE for member in alive.values())
+    settled = not coming and all(member.present >= SETTLE for member in alive.values())
     result, seeking = dict(known), list[str]()
     for group in declared:
         has = known.get(group.folder)

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from nanoclaw_runtime.contract.config import NodelocalSettings
-from nanoclaw_runtime.domain.assignment import Assignment, Member, assign
+from nanoclaw_runtime.domain.assignment import Assignment, Assignments, Member, assign
 from nanoclaw_runtime.domain.errors import NanoclawError
 from nanoclaw_runtime.kube.errors import KubeError
 from nanoclaw_runtime.kube.lease import Election
@@ -20,6 +20,8 @@ from nanoclaw_runtime.telemetry import Metrics
 
 LOOK: Final = 1.0
 """Seconds from one look to the next."""
+COMING: Final = 180.0
+"""Seconds a node that has a member's pod is waited for: its image may have to be pulled, or never come."""
 
 _log = structlog.get_logger(__name__)
 
@@ -43,6 +45,7 @@ class Assigner:
         self._in_office = False
         self._told: tuple[object, ...] = ()
         self._trouble = ""
+        self._awaited: dict[str, float] = {}
 
     async def run(self) -> None:
         """Until cancelled; whatever goes wrong is tried again."""
@@ -74,6 +77,7 @@ class Assigner:
             content.groups,
             self._settings,
             datetime.now(UTC),
+            coming=await self._coming(content),
         )
         self._tell(result)
         if result.groups == content.groups or not self._election.held:
@@ -81,6 +85,15 @@ class Assigner:
         moved = {folder: each.node for folder, each in result.groups.items() if content.groups.get(folder) != each}
         await self._record.write(found, content.model_copy(update={"groups": dict(result.groups)}))
         _log.info("groups assigned", groups=moved)
+
+    async def _coming(self, content: Assignments) -> bool:
+        """Whether a node has a member's pod and has not shown a member yet; asked only while a group has no node."""
+        if all(group.folder in content.groups for group in self._membership.declared):
+            return False
+        now, there = asyncio.get_running_loop().time(), self._presence.peers()
+        nodes = await self._record.nodes_with_pods()
+        self._awaited = {node: self._awaited.get(node, now) for node in nodes if node not in there}
+        return any(now - since < COMING for since in self._awaited.values())
 
     def _members(self, nodes: frozenset[str]) -> list[Member]:
         """Those that have a lease, and nodes of the record that have none: they count as gone once we looked enough."""

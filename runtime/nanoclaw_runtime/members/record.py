@@ -20,7 +20,7 @@ from nanoclaw_runtime.domain.errors import NanoclawError
 from nanoclaw_runtime.kube.client import KubeClient, Manifest
 from nanoclaw_runtime.kube.errors import NotFound
 from nanoclaw_runtime.kube.lease import replace
-from nanoclaw_runtime.kube.resources import CONFIG_MAPS, ConfigMap
+from nanoclaw_runtime.kube.resources import CONFIG_MAPS, PODS, ConfigMap
 from nanoclaw_runtime.kube.watch import Watch
 
 KEY: Final = "assignments.json"
@@ -61,6 +61,12 @@ class Record:
     async def write(self, found: Manifest | None, content: Assignments) -> None:
         """Raises Conflict when it was changed since it was read, or another KubeError."""
         await self._write(found, content.model_copy(update={"writer": self._node}))
+
+    async def nodes_with_pods(self) -> set[str]:
+        """Nodes that have a pod of a member, started or not."""
+        selector = ",".join(f"{key}={value}" for key, value in labels.component(labels.CONTROLLER).items())
+        found = await self._client.list(PODS, namespace=self._namespace, labels=selector)
+        return {pod["spec"]["nodeName"] for pod in found if pod["spec"].get("nodeName")}
 
     async def _read(self) -> tuple[Manifest | None, Assignments]:
         try:
