@@ -63,10 +63,10 @@ class Record:
         await self._write(found, content.model_copy(update={"writer": self._node}))
 
     async def nodes_with_pods(self) -> set[str]:
-        """Nodes that have a pod of a member, started or not."""
+        """Nodes that have a pod of a member, started or not; of one that has no node yet its own name."""
         selector = ",".join(f"{key}={value}" for key, value in labels.component(labels.CONTROLLER).items())
         found = await self._client.list(PODS, namespace=self._namespace, labels=selector)
-        return {pod["spec"]["nodeName"] for pod in found if pod["spec"].get("nodeName")}
+        return {pod["spec"].get("nodeName") or pod["metadata"]["name"] for pod in found}
 
     async def _read(self) -> tuple[Manifest | None, Assignments]:
         try:
