@@ -12,12 +12,11 @@ from typing import Final
 
 from nanoclaw_infra.guardrails.admission import SPEC, Rule, each
 from nanoclaw_infra.guardrails.expressions import listed, text
-from nanoclaw_runtime.contract import names, ownership, wire
+from nanoclaw_runtime.contract import bridge, names, ownership, wire
 from nanoclaw_runtime.contract.config import ControllerConfig, Platform, Transport
 from nanoclaw_runtime.contract.layout import agent_mounts
 
 AGENT: Final = "agent"
-BRIDGE_COMMAND: Final = ("python", "-m", "nanoclaw_runtime.bridge")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def before(config: ControllerConfig) -> tuple[Container, ...]:
     if config.fix_permissions and config.platform is Platform.KUBERNETES:
         found.append(_owning(config))
     if is_bridged(config):
-        found.append(Container(names.BRIDGE, config.bridge_image, "controller.image", BRIDGE_COMMAND, stays=True))
+        found.append(Container(names.BRIDGE, config.bridge_image, "controller.image", bridge.COMMAND, stays=True))
     return tuple(found)
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from nanoclaw_infra.preview.changes import AUTONAMED, Operation, Resource
 from nanoclaw_infra.preview.difference import Difference
+from nanoclaw_infra.preview.switches import switched
 from nanoclaw_runtime.contract import claims, labels, names
 from nanoclaw_runtime.contract.claims import Claim, Layout, Purpose
 
@@ -91,12 +92,21 @@ def effect(resource: Resource, found: Sequence[Difference]) -> str | None:
     if resource.kind in {"Deployment", "StatefulSet", "DaemonSet"}:
         return _rollout(resource, found)
     if any(path.startswith(("data", "stringData")) for path in (*(each.path for each in found), *resource.touched)):
-        return _BY_NAME.get((resource.kind, _base(resource)))
+        told = _BY_NAME.get((resource.kind, _base(resource)))
+        return "; ".join([told, *_switches(resource, found)]) if told is not None else None
     return _BY_KIND.get(resource.kind) if resource.operation is Operation.UPDATE else None
 
 
+def _switches(resource: Resource, found: Sequence[Difference]) -> list[str]:
+    if _base(resource) != _SETTINGS:
+        return []
+    data = resource.new.get("data")
+    return switched(found, data.get(names.SETTINGS_KEY) if isinstance(data, dict) else None)
+
+
+_SETTINGS: Final = "nanoclaw-settings"
 _BY_NAME: Final = {
-    ("ConfigMap", "nanoclaw-settings"): "settings: the controller starts anew with them; running sessions go on",
+    ("ConfigMap", _SETTINGS): "settings: the controller starts anew with them; running sessions go on",
     ("ConfigMap", names.GROUPS_CONFIG): "groups change live: the controller sees them within seconds",
     ("Secret", names.CREDENTIALS): "agents get the new credentials at their next start; nothing restarts",
     ("Secret", names.API_TOKEN): "the API accepts the new token at once, and the old one no more",

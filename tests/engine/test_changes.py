@@ -97,19 +97,33 @@ def test_another_layout_is_never_made_out_of_data_that_is_protected(standing, co
     assert claim(control_plane, standing.namespace) is not None
 
 
-def test_a_pattern_that_no_controller_runs_yet_can_be_looked_at_and_not_made(standing, deployment):
-    before = deployment()
-    agent = {"image": "localhost/agent:1"}
-    standing.write(protect=True, runtime={"agent": agent, "pattern": "statefulset"})
+AGENT = {"agent": {"image": "localhost/agent:1"}}
+NEW_SETTINGS = {("replace", "ConfigMap", "nanoclaw-settings"), ("update", "Deployment", names.CONTROLLER)}
+BRIDGE = {
+    ("update", "Service", names.CONTROLLER),
+    ("update", "NetworkPolicy", "nanoclaw-agents"),
+    ("update", "NetworkPolicy", "nanoclaw-controller"),
+}
+REVIEWER = [(kind, names.TOKEN_REVIEWER) for kind in ("ClusterRole", "ClusterRoleBinding")]
 
-    assert standing.preview() == {
-        ("replace", "ConfigMap", "nanoclaw-settings"),
-        ("update", "Deployment", names.CONTROLLER),
-        ("update", "Role", names.CONTROLLER),
-    }
-    with pytest.raises(EngineFailed, match="'statefulset', which the controller of this version does not run"):
+
+def test_pattern_and_transport_change_there_and_back_and_no_claim_does(standing, control_plane):
+    def claims():
+        found = control_plane.api.get(path(standing.namespace, GROUPS_CLAIMS))["items"]
+        return {each["metadata"]["name"]: (each["metadata"]["uid"], each["spec"]) for each in found}
+
+    before = claims()
+    for runtime, wanted in (
+        ({"pattern": "statefulset"}, NEW_SETTINGS),
+        ({}, NEW_SETTINGS),
+        ({"transport": "bridge"}, NEW_SETTINGS | BRIDGE | {("create", *each) for each in REVIEWER}),
+        ({"transport": "bridge", "pattern": "statefulset"}, NEW_SETTINGS),
+        ({}, NEW_SETTINGS | BRIDGE | {("delete", *each) for each in REVIEWER}),
+    ):
+        standing.write(protect=True, runtime=AGENT | runtime)
+        assert standing.preview() == wanted
         standing.up()
-    assert deployment()["metadata"]["generation"] == before["metadata"]["generation"]
+        assert claims() == before
 
 
 def test_destroying_a_stack_that_protects_its_data_is_refused(standing, control_plane, deployment):
@@ -140,7 +154,7 @@ def test_drift_is_told_and_repaired_whoever_owns_the_field(standing, control_pla
     status, told = drift_of(standing)
 
     assert status == DRIFT
-    assert "Role nanoclaw-controller: rules is 8 entries, the stack has 7 entries, written by kubectl-edit" in told
+    assert "Role nanoclaw-controller: rules is 9 entries, the stack has 8 entries, written by kubectl-edit" in told
     assert "Deployment nanoclaw-controller: spec.template.spec.hostNetwork is there" in told
     repair = f"kubectl delete role {names.CONTROLLER} -n {standing.namespace} && pulumi up --refresh --stack test"
     assert repair in told

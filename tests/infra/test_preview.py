@@ -70,6 +70,76 @@ def test_a_change_of_settings_is_told_field_by_field_within_the_document_it_is_i
     assert "  - may now `patch` `deployments` of `apps`, only `nanoclaw-controller`\n" in made.text
 
 
+def told_of_settings(before, after):
+    """What is said of the controller's settings when they change so."""
+
+    def data(settings):
+        return {"data": {"config.json": json.dumps({"assistantName": "Andy", "switchDeadline": 90.0} | settings)}}
+
+    made = step("replace", "ConfigMap", "nanoclaw-settings-1", data(before), data(after))
+    for side in ("oldState", "newState"):
+        made[side]["inputs"]["metadata"]["annotations"] = {"pulumi.com/autonamed": "true"}
+    return told(document(made)).text
+
+
+STARTS_ANEW = "settings: the controller starts anew with them; running sessions go on"
+STAYS = "`nanoclaw export` first"
+SWITCHES = [
+    pytest.param(
+        {"pattern": "job"},
+        {"pattern": "statefulset"},
+        "agents move from Jobs to StatefulSets: each group with its next session, those that run finish; claims stay",
+        id="job-statefulset",
+    ),
+    pytest.param(
+        {"pattern": "statefulset"},
+        {"pattern": "job"},
+        "agents move from StatefulSets to Jobs: each group with its next session, those that run finish; claims stay",
+        id="statefulset-job",
+    ),
+    pytest.param(
+        {"transport": "volume"},
+        {"transport": "bridge"},
+        "messages reach agents by a container beside each, no longer by volumes that all mount: idle sessions end at "
+        "once, those that work finish or are ended after 90 s; claims stay, with the access modes they have",
+        id="volume-bridge",
+    ),
+    pytest.param(
+        {"transport": "bridge"},
+        {"transport": "volume", "switchDeadline": "<img>"},
+        "those that work finish or are ended after `runtime.switchDeadline`; claims stay",
+        id="bridge-volume",
+    ),
+    pytest.param(
+        {"pattern": "job"}, {"pattern": "nodelocal"}, f"nothing: data stays in the claims; {STAYS}", id="job-nodelocal"
+    ),
+    pytest.param(
+        {"pattern": "nodelocal"}, {"pattern": "job"}, f"stays in the folders of the nodes; {STAYS}", id="nodelocal-job"
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "sentence"), SWITCHES)
+def test_another_pattern_or_transport_reads_as_what_becomes_of_agents_and_data(before, after, sentence):
+    made = told_of_settings(before, after)
+
+    assert f"{STARTS_ANEW}; " in made
+    assert sentence in made
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param({"pattern": "job"}, {"pattern": "job", "timezone": "UTC"}, id="another setting"),
+        pytest.param({"pattern": "job"}, {"pattern": "<b>pods</b>"}, id="no pattern"),
+        pytest.param({"transport": "volume"}, {"transport": ["bridge"]}, id="no transport"),
+        pytest.param({}, {"pattern": "job", "transport": "volume"}, id="what an older version did not say"),
+    ],
+)
+def test_of_settings_that_switch_nothing_nothing_more_is_said(before, after):
+    assert f"{STARTS_ANEW}\n" in told_of_settings(before, after)
+
+
 def test_data_at_risk_comes_before_everything_else_with_the_line_that_permits_it():
     made = told(recorded("group-removed"))
 

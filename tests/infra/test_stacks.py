@@ -198,6 +198,48 @@ def test_a_namespace_of_somebody_else_is_used_and_not_declared():
     assert {each["metadata"]["namespace"] for each in manifests(registered)} == {"team-chat"}
 
 
+@pytest.mark.parametrize("protect", ["true", "false"])
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        pytest.param({"pattern": "statefulset"}, id="statefulset"),
+        pytest.param({"transport": "bridge"}, id="bridge"),
+        pytest.param({"pattern": "statefulset", "transport": "bridge"}, id="both"),
+        pytest.param({"parking": {"pods": 2}}, id="parking"),
+    ],
+)
+def test_no_pattern_and_no_transport_changes_what_is_said_of_claims(runtime, protect):
+    def claims(more):
+        changed = settings("local")
+        changed["runtime"] |= more
+        config = configuration("local", {"nanoclaw:settings": changed, "nanoclaw:protectData": protect})
+        return [each for each in record("local", config) if each.kind == "PersistentVolumeClaim"]
+
+    assert len(claims({})) == 9
+    assert claims(runtime) == claims({}), "with its type, name, place, fields and protection: the engine sees no change"
+
+
+def test_claims_of_groups_that_moved_to_nodes_stay_declared_as_long_as_they_are_kept():
+    def claims(**more):
+        changed = settings("local") | {"storage": settings("local")["storage"] | more}
+        changed["runtime"] |= {"pattern": "nodelocal"} if more else {}
+        config = configuration("local", {"nanoclaw:settings": changed, "nanoclaw:protectData": "true"})
+        registered = record("local", config)
+        mounted = [
+            volume
+            for each in manifests(registered)
+            if each["kind"] in {"Deployment", "DaemonSet"}
+            for volume in each["spec"]["template"]["spec"]["volumes"]
+            if "persistentVolumeClaim" in volume
+        ]
+        return [each for each in registered if each.kind == "PersistentVolumeClaim"], bool(mounted)
+
+    before, mounted = claims()
+    assert mounted
+    assert claims(keep=["main", "family"]) == (before, False)
+    assert claims(keep=[]) == ([], False)
+
+
 def test_no_claim_is_awaited():
     for (kind, _), manifest in objects(record("local", configuration("local"))).items():
         if kind == "PersistentVolumeClaim":
