@@ -11,8 +11,9 @@ from nanoclaw_runtime.domain.model import SessionPlan, SessionRef
 from nanoclaw_runtime.manifests.job import agent_job
 from tests.infra import recording
 from tests.infra.recording import configuration, manifests, record, settings
-from tests.support.plans import EXTRA, SHAPES
-from tests.support.scc import PROJECT, REQUIRED, admit
+from tests.infra.refused import merged
+from tests.support.plans import EXTRA, SHAPES, holder
+from tests.support.scc import PROJECT, REQUIRED, Constraint, admit
 
 STACKS = [
     stack
@@ -24,8 +25,9 @@ STACKS = [
 
 def on_openshift(stack, **changes):
     """The stack's objects on OpenShift, whatever platform it is for."""
-    changed = settings(stack) | changes
-    config = configuration(stack, {"nanoclaw:platform": "openshift", "nanoclaw:settings": changed})
+    config = configuration(
+        stack, {"nanoclaw:platform": "openshift", "nanoclaw:settings": merged(settings(stack), changes)}
+    )
     return manifests(record(stack, config))
 
 
@@ -44,7 +46,7 @@ def agents(objects):
     data = next(each for each in objects if each["metadata"].get("name") == names.GROUPS_CONFIG)["data"]
     groups = Groups.model_validate_json(data[names.GROUPS_KEY]).groups
     return [
-        agent_job(SessionPlan(SessionRef(group.folder, "0123456789ab"), config, extra))["spec"]["template"]
+        holder(SessionPlan(SessionRef(group.folder, "0123456789ab"), config.of(group), extra))["spec"]["template"]
         for group in groups
         for extra in ((), EXTRA)
     ]
@@ -85,3 +87,54 @@ def test_every_pod_asks_for_the_constraint_the_stack_names_and_may_use_it():
     for pod in own_pods(objects) + agents(objects):
         assert pod["spec"]["serviceAccountName"] in allowed
         assert admit(pod, PROJECT, bound={"nonroot-v2"}).constraint == "nonroot-v2"
+
+
+@pytest.mark.parametrize("runtime", [{"transport": "bridge"}, {"transport": "bridge", "pattern": "statefulset"}])
+def test_agents_with_a_bridge_are_admitted_by_restricted_v2(runtime):
+    pods = agents(on_openshift("local", runtime=runtime))
+
+    for pod in pods:
+        assert [each["name"] for each in pod["spec"]["initContainers"]] == [names.BRIDGE]
+        assert admit(pod, PROJECT).constraint == "restricted-v2"
+
+
+OWN_SCC = {"scc": "nanoclaw-nodelocal", "makeScc": True}
+
+
+def test_controllers_and_agents_on_nodes_are_admitted_by_the_constraint_the_stack_makes_and_by_no_other():
+    objects = on_openshift("nodelocal", openshift=OWN_SCC)
+    (manifest,) = [each for each in objects if each["kind"] == "SecurityContextConstraints"]
+    made = Constraint.made(manifest)
+    pods = own_pods(objects) + agents(objects)
+
+    assert len(pods) == 1 + 2 * 3
+    for pod in pods:
+        user = f"system:serviceaccount:nanoclaw-nodelocal:{pod['spec']['serviceAccountName']}"
+        assert user in manifest["users"]
+        verdict = admit(pod, PROJECT, made=[made])
+        assert (verdict.constraint, verdict.refusals) == ("nanoclaw-nodelocal", ())
+        assert verdict.pod["spec"]["containers"][0]["securityContext"]["runAsUser"] == 1000, "who owns the folders"
+        del pod["metadata"]["annotations"][REQUIRED]
+        assert admit(pod, PROJECT, bound={"nonroot-v2"}).constraint is None, "restricted-v2 and nonroot-v2 forbid them"
+
+
+def test_the_gateway_gets_no_folders_of_nodes():
+    keys = {"gateway": {"enabled": True}, "credentials": {"existingSecret": "theirs"}}
+    objects = on_openshift("nodelocal", openshift=OWN_SCC, **keys)
+    (manifest,) = [each for each in objects if each["kind"] == "SecurityContextConstraints"]
+    (gateway,) = [pod for pod in own_pods(objects) if pod["spec"]["serviceAccountName"] == names.GATEWAY]
+
+    assert not any(user.endswith(f":{names.GATEWAY}") for user in manifest["users"])
+    assert gateway["metadata"]["annotations"][REQUIRED] == "restricted-v2"
+    assert admit(gateway, PROJECT).constraint == "restricted-v2"
+
+
+def test_a_constraint_of_the_stacks_own_opens_folders_and_nothing_else():
+    objects = on_openshift("nodelocal", openshift=OWN_SCC)
+    (manifest,) = [each for each in objects if each["kind"] == "SecurityContextConstraints"]
+    made = Constraint.made(manifest)
+    pod = own_pods(objects)[0]
+
+    for change in ({"hostNetwork": True}, {"hostPID": True}, {"securityContext": {"runAsUser": 0, "fsGroup": 0}}):
+        refused = admit(pod | {"spec": pod["spec"] | change}, PROJECT, made=[made])
+        assert refused.constraint is None

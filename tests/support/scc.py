@@ -2,7 +2,7 @@
 
 The published rules of the constraints that every cluster has, as far as they concern what our pods and their mistakes
 say, and the words of OpenShift's messages. Its own admission cannot be run here. Not covered: AppArmor, sysctls,
-Flex volumes, and constraints that somebody made.
+Flex volumes, and of constraints that somebody made all but what `Constraint.made` reads.
 """
 
 from __future__ import annotations
@@ -61,6 +61,30 @@ class Constraint:
     """Every user but root, and every group; else those of the namespace's range."""
     user_namespace: bool = False
     """Whether pods have users of their own, of a wide range."""
+    ids: range | None = None
+    """The users and groups it insists on, where they are not the namespace's."""
+    folders: bool = False
+    """Whether it permits folders of nodes."""
+    read_only_root: bool = False
+    """Whether every container has to keep its image as it is."""
+
+    @classmethod
+    def made(cls, manifest: Mapping[str, Any]) -> Constraint:
+        """One of somebody's own, of one user and group; whatever is looser than restricted-v2 otherwise is an error."""
+        closed = ("HostIPC", "HostNetwork", "HostPID", "HostPorts", "PrivilegedContainer", "PrivilegeEscalation")
+        assert not any(manifest[f"allow{each}"] for each in closed)
+        assert manifest["requiredDropCapabilities"] == ["ALL"]
+        assert not manifest["allowedCapabilities"]
+        assert manifest["seccompProfiles"] == ["runtime/default"]
+        assert {manifest["runAsUser"]["type"], manifest["seLinuxContext"]["type"]} == {"MustRunAs"}
+        (group,) = manifest["fsGroup"]["ranges"]
+        ids = range(group["min"], group["max"] + 1)
+        assert manifest["runAsUser"]["uid"] in ids
+        unknown = set(manifest["volumes"]) - _VOLUMES - {"secret", "hostPath"}
+        assert not unknown
+        folders = manifest["allowHostDirVolumePlugin"] and "hostPath" in manifest["volumes"]
+        root = manifest["readOnlyRootFilesystem"]
+        return cls(manifest["metadata"]["name"], ids=ids, folders=folders, read_only_root=root)
 
 
 RESTRICTED_V2 = Constraint("restricted-v2", everybody=True)
@@ -82,14 +106,14 @@ class Verdict:
     """One message for each reason of each constraint that was tried."""
 
 
-def admit(pod: Pod, project: Project, bound: Collection[str] = ()) -> Verdict:
-    """The verdict on `pod` of an account that may use the constraints `bound` besides everybody's."""
+def admit(pod: Pod, project: Project, bound: Collection[str] = (), made: Collection[Constraint] = ()) -> Verdict:
+    """The verdict on `pod` of an account that may use the constraints `bound` and `made` besides everybody's."""
     required = pod.get("metadata", {}).get("annotations", {}).get(REQUIRED)
     refusals: list[str] = []
-    for constraint in CONSTRAINTS:
+    for constraint in (*CONSTRAINTS, *made):
         if required not in {None, constraint.name}:
             continue
-        if not constraint.everybody and constraint.name not in bound:
+        if not constraint.everybody and constraint.name not in bound and constraint not in made:
             refusals.append(f'provider "{constraint.name}": Forbidden: not usable by user or serviceaccount')
             continue
         filled = _filled(pod, constraint, project)
@@ -139,7 +163,7 @@ def _pod_problems(pod: Pod, constraint: Constraint, project: Project) -> Iterato
         yield f".spec.securityContext.seLinuxOptions.level: Invalid value: {level!r}: must be {project.level}"
     yield from _seccomp(".spec.securityContext", security)
     for position, volume in enumerate(spec.get("volumes", [])):
-        for kind in volume.keys() - {"name"} - _VOLUMES - {"secret"}:
+        for kind in volume.keys() - {"name"} - _VOLUMES - {"secret", *(["hostPath"] if constraint.folders else [])}:
             yield f'spec.volumes[{position}]: Invalid value: "{kind}": {kind} volumes are not allowed to be used'
 
 
@@ -152,13 +176,7 @@ def _container_problems(pod: Pod, constraint: Constraint, project: Project) -> I
             yield f"{place}.runAsUser: Invalid value: 0: running with the root UID is forbidden"
         if not constraint.any_user and user not in users:
             yield f"{place}.runAsUser: Invalid value: {user}: must be in the ranges: [{users[0]}, {users[-1]}]"
-        if own.get("privileged"):
-            yield f"{place}.privileged: Invalid value: true: Privileged containers are not allowed"
-        if own["allowPrivilegeEscalation"]:
-            yield (
-                f"{place}.allowPrivilegeEscalation: Invalid value: true: Allowing privilege escalation for containers "
-                "is not allowed"
-            )
+        yield from _switches(place, own, constraint)
         for capability in own["capabilities"].get("add", []):
             if capability != "NET_BIND_SERVICE":
                 yield f'{place}.capabilities.add: Invalid value: "{capability}": capability may not be added'
@@ -166,6 +184,18 @@ def _container_problems(pod: Pod, constraint: Constraint, project: Project) -> I
             if port.get("hostPort"):
                 yield f"{place}.hostPort: Invalid value: {port['hostPort']}: Host ports are not allowed to be used"
         yield from _seccomp(place, own)
+
+
+def _switches(place: str, own: Mapping[str, Any], constraint: Constraint) -> Iterator[str]:
+    if constraint.read_only_root and not own.get("readOnlyRootFilesystem"):
+        yield f"{place}.readOnlyRootFilesystem: Invalid value: false: ReadOnlyRootFilesystem must be set to true"
+    if own.get("privileged"):
+        yield f"{place}.privileged: Invalid value: true: Privileged containers are not allowed"
+    if own["allowPrivilegeEscalation"]:
+        yield (
+            f"{place}.allowPrivilegeEscalation: Invalid value: true: Allowing privilege escalation for containers "
+            "is not allowed"
+        )
 
 
 def _seccomp(place: str, security: Mapping[str, Any]) -> Iterator[str]:
@@ -178,11 +208,11 @@ def _seccomp(place: str, security: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _users(constraint: Constraint, project: Project) -> range:
-    return _USER_NAMESPACE if constraint.user_namespace else project.uids
+    return constraint.ids or (_USER_NAMESPACE if constraint.user_namespace else project.uids)
 
 
 def _groups(constraint: Constraint, project: Project) -> range:
-    return _USER_NAMESPACE if constraint.user_namespace else project.groups
+    return constraint.ids or (_USER_NAMESPACE if constraint.user_namespace else project.groups)
 
 
 def _containers(pod: Pod) -> Iterator[tuple[str, dict[str, Any]]]:
