@@ -17,6 +17,7 @@ from nanoclaw_runtime.kube.resources import CONFIG_MAPS, JOBS, PODS
 from nanoclaw_runtime.members.record import KEY, parsed
 from nanoclaw_runtime.store.records import EventType
 from tests.matrix.installations import node_root, open_nodes, up
+from tests.matrix.place import OnNodes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(400), pytest.mark.xdist_group("wide")]
 
@@ -164,14 +165,12 @@ async def test_every_member_shows_all_groups_and_where_they_are(nodes3, chat, me
         assert "missing" not in shown
 
 
-async def test_a_member_that_is_killed_comes_back_to_its_agents_and_keeps_its_groups(nodes3, chat, members):
+async def test_a_member_that_is_killed_comes_back_to_its_agents_and_keeps_its_groups(installation, chat):
     before = (await record(chat)).groups
-    home = await node_of(chat, "a")
     sent = await chat.send("a", "sleep 5; echo survived")
     await heard(chat, "a", sent, lambda event: event.payload.get("state") == "running")
-    pod = (await members.pods())[home]
-    await chat.client.delete(PODS, pod["metadata"]["name"], namespace=chat.namespace)
-    assert await answer_to(chat, "a", sent) == "survived"
+    await OnNodes(installation, chat.client).kill_controller("a")
+    assert (await answer_to(chat, "a", sent)).endswith("survived")
     assert (await record(chat)).groups == before
 
 
@@ -184,6 +183,8 @@ async def test_a_lost_node_keeps_its_groups_and_gives_away_only_those_that_may_b
     elsewhere = next(group for group in GROUPS if before[group].node != lost.name)
     assert await answered(chat, guest, "write diary.txt day one") is not None
     assert await answered(chat, stays, "write diary.txt day one") is not None
+    cut_off = await chat.send(guest, "sleep 60; echo late")
+    await heard(chat, guest, cut_off, lambda event: event.payload.get("state") == "running")
     try:
         await asyncio.to_thread(lost.power_off)
 
@@ -222,6 +223,13 @@ async def test_a_lost_node_keeps_its_groups_and_gives_away_only_those_that_may_b
     # The group that moved stays where it is now, and its old node serves it no more.
     assert (await record(chat)).groups == after
     assert "new home" in await answered(chat, guest, "echo new home")
+
+    # What it had accepted and not answered is handed over, once.
+    async def handed_over():
+        texts = [message.text for message in await chat.remote.history(guest, after=0, limit=100)]
+        return texts.count("sleep 60; echo late") == 1
+
+    await members.until(handed_over)
     assert {job["metadata"]["annotations"][labels.NODE] for job in await jobs(chat, guest)} <= {
         lost.name,
         after[guest].node,

@@ -115,7 +115,9 @@ class Membership:
     # Small things
 
     def _own(self) -> Groups | None:
-        if self._declared is None or self._record is None or (self._declared and not self._record.groups):
+        if self._declared is None or self._record is None or not self._presence.told:
+            return None
+        if self._declared and not self._record.groups:
             return None  # the first record is still to come: not ready to be asked
         return Groups(groups=tuple(group for group in self.declared if self._is_ours(group)))
 

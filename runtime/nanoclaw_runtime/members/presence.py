@@ -97,6 +97,11 @@ class Presence:
             await asyncio.sleep(self._period)
 
     @property
+    def told(self) -> bool:
+        """Whether this member has ever said that it lives."""
+        return self._renewed > float("-inf")
+
+    @property
     def believed(self) -> bool:
         """Whether the others certainly still count this member among the living."""
         return _now() - self._renewed < self._gone_after / 2
