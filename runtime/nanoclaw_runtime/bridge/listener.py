@@ -66,7 +66,8 @@ class Listener:
                 try:
                     await self._serve(reader, writer)
                 finally:
-                    writer.transport.abort()
+                    with contextlib.suppress(AttributeError):  # early 3.11, as in Debian: it was closed already
+                        writer.transport.abort()
         finally:
             connection.close()
             self._from[host] -= 1
