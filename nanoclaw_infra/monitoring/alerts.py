@@ -57,6 +57,7 @@ def alert_rules(namespace: str, *, start_timeout: float = 120, gateway: GatewayC
     groups = {
         "nanoclaw-controller": _controller(namespace),
         "nanoclaw-sessions": _sessions(namespace, start_timeout),
+        "nanoclaw-agents": _agents(namespace),
         "nanoclaw-storage": _storage(namespace),
     }
     if gateway is not None:
@@ -166,6 +167,39 @@ def _sessions(namespace: str, start_timeout: float) -> Iterator[Alert]:
         f"Answers in {namespace} were given up",
         f"A chat network refused them. `{nanoclaw} outbox --state failed` says why, `{nanoclaw} outbox retry ID` tries "
         "again.",
+    )
+
+
+def _agents(namespace: str) -> Iterator[Alert]:
+    """Where agents run, how they are reached and what they are started with; silent where a stack has none of it."""
+    here, nanoclaw = f'namespace="{namespace}"', f"nanoclaw --namespace {namespace}"
+    yield Alert(
+        "NanoClawParkingFails",
+        WARNING,
+        f"sum by (namespace) (increase(nanoclaw_parking_failed_total{{{here}}}[30m])) > 3",
+        "5m",
+        f"Agents in {namespace} are not parked",
+        "Messages are answered, and later than they could be. "
+        f"`{nanoclaw} logs` says why: no room on the nodes, a quota, an image. Lower runtime.parking.pods where there "
+        "is no room.",
+    )
+    yield Alert(
+        "NanoClawBridgeBreaks",
+        WARNING,
+        f"sum by (namespace) (increase(nanoclaw_bridge_lost_total{{{here}}}[15m])) > 5",
+        "5m",
+        f"Agents in {namespace} lose their connection to the controller",
+        "They come back and nothing is lost, but follow-ups wait meanwhile. Look at the nodes and the network between "
+        f"them: `kubectl -n {namespace} get pods -o wide`, `{nanoclaw} logs`.",
+    )
+    yield Alert(
+        "NanoClawGroupsStranded",
+        CRITICAL,
+        f"max by (namespace) (nanoclaw_groups_stranded{{{here}}}) > 0",
+        "1m",
+        f"Groups in {namespace} wait for a node that is gone",
+        f"{{{{ $value }}}} of them, and their data is on its disk alone. `kubectl get nodes`, then `{nanoclaw} "
+        "groups`; they go on by themselves when the node is back.",
     )
 
 

@@ -96,6 +96,24 @@ PANELS: Final = (
         about="By diagnosis; the log has a sentence for each.",
     ),
     Panel(
+        "Parked agents",
+        [
+            ("{{state}}", f"sum by (state) (nanoclaw_parked_agents{{{_HERE}}})"),
+            ("sessions that began with one, in 5 min", f"sum(increase(nanoclaw_parking_hits_total{{{_HERE}}}[5m]))"),
+            ("and without", f"sum(increase(nanoclaw_parking_misses_total{{{_HERE}}}[5m]))"),
+        ],
+        about="Started before their message; none where the stack parks none.",
+    ),
+    Panel(
+        "Bridge",
+        [
+            ("streams", f"sum(nanoclaw_bridge_streams{{{_HERE}}})"),
+            ("lost, in 5 min", f"sum(increase(nanoclaw_bridge_lost_total{{{_HERE}}}[5m]))"),
+            ("refused, in 5 min", f"sum(increase(nanoclaw_bridge_refused_total{{{_HERE}}}[5m]))"),
+        ],
+        about="Only with the transport `bridge`: agents' pods whose files are carried.",
+    ),
+    Panel(
         "Signs of life",
         [
             ("watch of {{kind}}, age", f"max by (kind) (nanoclaw_watch_age_seconds{{{_HERE}}})"),
