@@ -24,6 +24,8 @@ class House:
     def __init__(self, tmp_path, settings=ControllerConfig, **config):
         self.tmp_path = tmp_path
         self.backend = FakeBackend(tmp_path)
+        self.turn = True  # to ask the networks for what comes in
+        self.elsewhere = {}  # chats of other hosts' groups
         self.config = settings(agent=AgentSettings(image="agent:1"), **config)
         self.groups = Groups(
             groups=[
@@ -50,7 +52,13 @@ class House:
             credentials=lambda _folder: {"ANTHROPIC_API_KEY": "sk-secret"},
             metrics=Metrics(),
             volumes=OneTree(),
-            channels=configured(self.config.channels, lambda _: TOKEN, assistant_name=self.config.assistant_name),
+            channels=configured(
+                self.config.channels,
+                lambda _: TOKEN,
+                assistant_name=self.config.assistant_name,
+                turn=lambda: self.turn,
+            ),
+            folder_elsewhere=self.elsewhere.get,
         )
         self.host = Host(means)
         self.controller, self.tasks = self.host.controller, self.host.tasks
