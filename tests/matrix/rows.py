@@ -137,6 +137,8 @@ async def controller_crash(place: Place, scene: Scene) -> None:
 async def adopt(place: Place, scene: Scene) -> None:
     first = await scene.say("hello")
     sent = await scene.send("sleep 15; echo meanwhile")
+    while await state_of(scene, first.payload["session"]) is not SessionState.WORKING:
+        await asyncio.sleep(LOOK)
     await place.replace_controller(scene.group)
     third = await scene.say("again")  # accepted as soon as somebody is there
     second = await scene.answer(sent)
