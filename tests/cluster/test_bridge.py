@@ -132,7 +132,8 @@ async def test_a_bridge_that_is_killed_comes_back_and_nothing_is_said_twice(chat
     assert {each.payload["session"] for each in answers} == {session}
     pod = await pod_of(chat, session)
     (beside,) = pod["status"]["initContainerStatuses"]
-    assert (beside["name"], beside["restartCount"]) == (names.BRIDGE, 1)
+    assert beside["name"] == names.BRIDGE
+    assert beside["restartCount"] >= 1  # a kubelet that is behind may start it twice
 
 
 async def test_an_agents_container_sees_no_token(chat):

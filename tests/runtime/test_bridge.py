@@ -3,12 +3,15 @@
 import asyncio
 import json
 import os
+import ssl
 
 import pytest
 
+from nanoclaw_runtime.bridge.protocol import DOWN, Channel, Hello, Input, Synced
+from nanoclaw_runtime.contract import bridge
 from nanoclaw_runtime.domain.requests import RequestKind
 from nanoclaw_runtime.ipc.requests import LARGEST_FILE, RequestFolder
-from tests.support.bridged import Bridged, until
+from tests.support.bridged import HOST, Bridged, Pod, until
 from tests.support.fault_proxy import TcpProxy
 
 
@@ -319,11 +322,37 @@ async def test_a_frozen_stream_is_given_up_by_both_ends_and_replaced(bridged, bo
 
 
 async def test_of_two_streams_of_a_session_the_newer_one_counts(bridged, box):
-    async with bridged.pod() as older, bridged.pod() as newer:
+    async with bridged.pod() as pod:
+        newer = await connected(bridged)
+        await newer.send(Hello("main s1", carried=True))
+        while not isinstance(await newer.receive(), Synced):
+            pass
         await box.send("text", [1], recorded)
-        await until(lambda: texts(newer))
+        assert isinstance(await newer.receive(), Input)
         assert bridged.streams == 1
-        assert older.place == newer.place
+        await newer.close()
+        await until(lambda: texts(pod) == ["text"])
+
+
+async def test_a_second_process_of_the_container_waits_for_the_first_to_be_gone(bridged, box):
+    async with bridged.pod() as first:
+        second = Pod(first.place)
+        second.begin()
+        await box.send("text", [1], recorded)
+        await until(lambda: texts(first) == ["text"])
+        assert take(first) == ["text"]
+        await first.vanish()
+        await box.send("another", [2], recorded)
+        await until(lambda: texts(second))
+        assert take(second) == ["another"]
+        await second.end()
+    assert await box.pending() == set()
+
+
+async def connected(bridged):
+    tls = ssl.create_default_context(cadata=bridged.certificate.pem)
+    reader, writer = await asyncio.open_connection("127.0.0.1", bridged.port, ssl=tls, server_hostname=HOST)
+    return Channel(reader, writer, DOWN, largest=bridge.LARGEST_INPUT)
 
 
 # Certificates

@@ -156,6 +156,8 @@ class Pod:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._life
             self._life = None
+            with self._bridge._inputs._turn:
+                """A thread of it may still be at work, as it would not be in a process that died."""
 
 
 def environment(place: Place) -> dict[str, str]:

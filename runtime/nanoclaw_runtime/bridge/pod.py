@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import random
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -52,6 +53,7 @@ CONNECT: Final = 5.0
 """Seconds for a connection with its TLS handshake."""
 ADMITTED: Final = 30.0
 """Seconds for the controller to have the token reviewed."""
+LOCK: Final = "lock"
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 5.0
 """Seconds between two tries to connect; half of it by chance, so that pods do not come back all at once."""
@@ -121,7 +123,11 @@ class PodBridge:
 
     async def run(self) -> None:
         """Until the last report has arrived. Raises OSError when the group's folders cannot be made."""
-        await asyncio.to_thread(self._prepare)
+        async with _alone(self._place.own):
+            await asyncio.to_thread(self._prepare)
+            await self._carry()
+
+    async def _carry(self) -> None:
         pause = FIRST_PAUSE
         while True:
             begun = asyncio.get_running_loop().time()
@@ -148,8 +154,7 @@ class PodBridge:
 
     def _prepare(self) -> None:
         place = self._place
-        for folder in (place.own, place.carried / bridge.carried_folder(place.folder)[0]):
-            folder.mkdir(parents=True, exist_ok=True)
+        (place.carried / bridge.carried_folder(place.folder)[0]).mkdir(parents=True, exist_ok=True)
         make_mailbox(place.ipc, place.session)
         self._inputs.recover()
 
@@ -248,6 +253,23 @@ class _Talk:
                 _log.warning("bridge.requests-not-readable", reason=str(error))
             self._unreadable = str(error)
             return []
+
+
+@contextlib.asynccontextmanager
+async def _alone(own: Path) -> AsyncIterator[None]:
+    """Not beside another process of the same container, which would have a ledger of its own in mind.
+
+    A kubelet that is behind may start a container again while the one of before still ends.
+    """
+    await asyncio.to_thread(own.mkdir, parents=True, exist_ok=True)
+    with (own / LOCK).open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(FIRST_PAUSE)
+        yield
 
 
 @contextlib.asynccontextmanager
