@@ -225,6 +225,7 @@ def _pod(
             runtime_class_name=scheduling.runtime_class,
             priority_class_name=scheduling.priority_class or priority,
             image_pull_secrets=workload.pull_secrets(scheduling),
+            init_containers=workload.owned(settings, _data_mounts(settings)),
             containers=[_container(settings, mounted)],
             volumes=volumes,
         ),

@@ -158,10 +158,15 @@ def _pod(
             runtime_class_name=scheduling.runtime_class,
             priority_class_name=scheduling.priority_class or priority,
             image_pull_secrets=workload.pull_secrets(scheduling),
+            init_containers=workload.owned(settings, [_usage_mount()]),
             containers=[_container(settings)],
             volumes=volumes,
         ),
     )
+
+
+def _usage_mount() -> kubernetes.core.v1.VolumeMountArgs:
+    return kubernetes.core.v1.VolumeMountArgs(name=names.GATEWAY, mount_path=gateway.USAGE_DIR)
 
 
 def _container(settings: StackSettings) -> kubernetes.core.v1.ContainerArgs:
@@ -189,7 +194,7 @@ def _container(settings: StackSettings) -> kubernetes.core.v1.ContainerArgs:
         security_context=workload.container_security(),
         volume_mounts=[
             *(workload.read_only(volume, path) for volume, (_, path) in mounts.items()),
-            kubernetes.core.v1.VolumeMountArgs(name=names.GATEWAY, mount_path=gateway.USAGE_DIR),
+            _usage_mount(),
             workload.scratch_mount(),
         ],
     )

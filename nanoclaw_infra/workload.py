@@ -13,7 +13,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra.settings.stack import StackSettings
-from nanoclaw_runtime.contract import labels, layout
+from nanoclaw_runtime.contract import labels, layout, ownership
 from nanoclaw_runtime.contract.config import RESTRICTED_SCC, Platform, Resources, Scheduling, Toleration
 
 USER: Final = 1000
@@ -57,6 +57,34 @@ def container_security() -> kubernetes.core.v1.SecurityContextArgs:
         read_only_root_filesystem=True,
         capabilities=kubernetes.core.v1.CapabilitiesArgs(drop=["ALL"]),
     )
+
+
+def owned(
+    settings: StackSettings, mounts: Iterable[kubernetes.core.v1.VolumeMountArgs]
+) -> list[kubernetes.core.v1.ContainerArgs] | None:
+    """What gives these volumes to `USER` before the pod's own container starts, where the stack asks for it."""
+    if not settings.runtime.fix_permissions or settings.runtime.platform is not Platform.KUBERNETES:
+        return None
+    given = list(mounts)
+    return [
+        kubernetes.core.v1.ContainerArgs(
+            name=ownership.NAME,
+            image=settings.controller.image,
+            image_pull_policy=settings.controller.image_pull_policy,
+            command=ownership.command([str(each.mount_path) for each in given]),
+            resources=kubernetes.core.v1.ResourceRequirementsArgs(
+                requests={"cpu": "10m", "memory": "16Mi"}, limits={"cpu": "500m", "memory": "64Mi"}
+            ),
+            security_context=kubernetes.core.v1.SecurityContextArgs(
+                run_as_user=0,
+                run_as_non_root=False,
+                allow_privilege_escalation=False,
+                read_only_root_filesystem=True,
+                capabilities=kubernetes.core.v1.CapabilitiesArgs(drop=["ALL"], add=list(ownership.CAPABILITIES)),
+            ),
+            volume_mounts=given,
+        )
+    ]
 
 
 def resources(given: Resources) -> kubernetes.core.v1.ResourceRequirementsArgs:

@@ -48,6 +48,42 @@ def test_every_policy_has_a_name_of_its_own_and_a_reason():
     assert all(policy.why.endswith(".") for policy in POLICIES)
 
 
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        pytest.param({"transport": "bridge"}, id="bridge"),
+        pytest.param({"pattern": "statefulset", "fixPermissions": True}, id="volumes that are given to their user"),
+    ],
+)
+def test_no_way_of_running_agents_breaks_a_policy(runtime):
+    changed = settings("local")
+    changed["runtime"] |= runtime
+    changed["namespace"] = {"create": False}
+    assert sentences(recorded("local", {"nanoclaw:settings": changed})) == []
+
+
+def bridged():
+    changed = settings("local")
+    changed["runtime"] |= {"transport": "bridge"}
+    return {"nanoclaw:settings": changed}
+
+
+WIDER = [
+    pytest.param("ClusterRole", lambda manifest: manifest["rules"][0]["verbs"].append("get"), id="a verb more"),
+    pytest.param("ClusterRole", lambda manifest: manifest["rules"].append(manifest["rules"][0]), id="a rule more"),
+    pytest.param(
+        "ClusterRoleBinding", lambda manifest: manifest["roleRef"].update(name="cluster-admin"), id="another role"
+    ),
+    pytest.param("ClusterRole", lambda manifest: manifest["metadata"].update(name="reviewer"), id="another name"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change"), WIDER)
+def test_of_the_cluster_the_controller_reviews_tokens_and_nothing_else(kind, change):
+    told = "reaches beyond the namespace; write a Role or a RoleBinding"
+    assert any(told in each for each in sentences(with_object(kind, change, changes=bridged())))
+
+
 def with_object(kind, change, *, stack="local", name=None, changes=None):
     """The stack with the first object of this kind changed."""
     made = recorded(stack, changes)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract import names, ownership
 from nanoclaw_runtime.contract.claims import Purpose
 from nanoclaw_runtime.contract.config import ControllerConfig, RegistrationStorage
-from nanoclaw_runtime.contract.gateway import OPERATIONS_PORT
+from nanoclaw_runtime.contract.gateway import OPERATIONS_PORT, USAGE_DIR
 from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, REGISTRATION_RULES, STATEFULSET_RULES
 from tests.infra.recording import STACKS, configuration, is_secret, manifests, record, settings
 
@@ -238,6 +238,25 @@ def test_claims_of_groups_that_moved_to_nodes_stay_declared_as_long_as_they_are_
     assert mounted
     assert claims(keep=["main", "family"]) == (before, False)
     assert claims(keep=[]) == ([], False)
+
+
+def test_volumes_are_given_to_their_user_where_the_stack_asks_and_only_what_the_pod_writes():
+    changed = settings("local") | {"namespace": {"create": False}, "gateway": {"enabled": True}}
+    changed |= {"credentials": {"existingSecret": "theirs"}}
+    changed["runtime"] |= {"fixPermissions": True, "transport": "bridge"}
+    declared = objects(record("local", configuration("local", {"nanoclaw:settings": changed})))
+    places = {
+        names.CONTROLLER: ["/nanoclaw/store", "/nanoclaw/project", "/nanoclaw/groups/global", "/nanoclaw/data"],
+        names.GATEWAY: [USAGE_DIR],
+    }
+
+    for name, paths in places.items():
+        (first,) = declared["Deployment", name]["spec"]["template"]["spec"]["initContainers"]
+        assert first["command"] == ownership.command(paths)
+        assert [each["mountPath"] for each in first["volumeMounts"]] == paths
+        assert first["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": [*ownership.CAPABILITIES]}
+    without = objects(record("local", configuration("local")))["Deployment", names.CONTROLLER]
+    assert "initContainers" not in without["spec"]["template"]["spec"]
 
 
 def test_no_claim_is_awaited():
