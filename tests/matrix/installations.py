@@ -23,16 +23,19 @@ from tests.support.docker_host import DockerHost
 @contextlib.asynccontextmanager
 async def on_cluster(column: Column, cluster: Cluster, folder: Path) -> AsyncIterator[OnCluster]:
     """By `pulumi up` of a stack."""
-    settings = column.settings()
-    if on_nodes := column.pattern is Pattern.NODELOCAL:
-        settings = {**settings, **open_nodes(cluster, folder)}
-        settings["runtime"] |= {"nodeRoot": node_root(folder)}
-    made = up(cluster, folder, settings)
+    on_nodes = column.pattern is Pattern.NODELOCAL
+    made = (up_on_nodes if on_nodes else up)(cluster, folder, column.settings())
     try:
         async with await KubeClient.connect(cluster.kubeconfig) as client:
             yield (OnNodes if on_nodes else OnCluster)(made, client)
     finally:
         made.leave()
+
+
+def up_on_nodes(cluster: Cluster, folder: Path, settings: dict[str, Any]) -> Installation:
+    opened = settings | open_nodes(cluster, folder)
+    opened["runtime"] = settings["runtime"] | {"pattern": "nodelocal", "nodeRoot": node_root(folder)}
+    return up(cluster, folder, opened)
 
 
 def open_nodes(cluster: Cluster, folder: Path) -> dict[str, Any]:

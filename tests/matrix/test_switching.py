@@ -17,7 +17,7 @@ from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import Pattern, Transport
 from nanoclaw_runtime.kube.client import KubeClient
 from tests.matrix.columns import RUNTIME, Column
-from tests.matrix.installations import up
+from tests.matrix.installations import up, up_on_nodes
 from tests.matrix.place import OnCluster
 from tests.matrix.play import Cell, Verdict
 from tests.matrix.scene import Scene
@@ -152,6 +152,30 @@ async def test_a_household_moves_to_docker_and_back(installation, on_docker, dir
         await moves(on_cluster, on_docker, tmp_path / "there")
     with kept(directions, "docker → job, by export and import"):
         await moves(on_docker, on_cluster, tmp_path / "back", "--replace")
+
+
+@pytest.fixture(scope="module")
+def on_nodes(nodes3, tmp_path_factory):
+    settings = JOB.settings() | {"groups": groups()}
+    made = up_on_nodes(nodes3, tmp_path_factory.mktemp("nodelocal"), settings)
+    yield command_line(made)
+    made.leave()
+
+
+async def test_a_household_moves_to_the_disks_of_nodes_and_back(installation, on_nodes, directions, tmp_path):
+    on_cluster = command_line(installation)
+    await everybody_listens(on_nodes)
+    with kept(directions, "job → nodelocal, by export and import"):
+        await moves(on_cluster, on_nodes, tmp_path / "there", "--replace")
+    with kept(directions, "nodelocal → job, by export and import"):
+        await moves(on_nodes, on_cluster, tmp_path / "back", "--replace")
+
+
+async def everybody_listens(terminal):
+    """Return when each group has a node: members find each other after their Pods are ready."""
+    for group in GROUPS:
+        while (await terminal.run("send", group, "hello", "--follow"))[0]:
+            await asyncio.sleep(0.5)
 
 
 def command_line(installation):
