@@ -30,6 +30,7 @@ from nanoclaw_runtime.contract.config import (
     Platform,
     Resources,
     Scheduling,
+    Transport,
 )
 from nanoclaw_runtime.contract.needs import (
     ApiServerNeed,
@@ -479,3 +480,16 @@ def test_a_command_line_that_knows_no_stacks_says_where_one_does():
 
 def test_the_controllers_role_is_among_what_is_given_away():
     assert rights.Right("get", "", "configmaps", "team", names.GROUPS_CONFIG) in rights.given_away(needs())
+
+
+def test_with_the_bridge_so_is_the_one_right_beyond_the_namespace():
+    review = rights.Right("create", "authentication.k8s.io", "tokenreviews")
+    assert review not in rights.given_away(needs())
+
+    bridged = needs(config=needs().config.model_copy(update={"transport": Transport.BRIDGE}))
+    assert review in rights.given_away(bridged)
+    cluster = rights.Right("bind", "rbac.authorization.k8s.io", "clusterroles")
+    (found,) = rights.rights(bridged, all_rights(bridged, review, cluster))
+    assert "create tokenreviews.authentication.k8s.io" in found.evidence
+    assert "escalate, bind roles" in found.remedy
+    assert "escalate, bind clusterroles" in found.remedy

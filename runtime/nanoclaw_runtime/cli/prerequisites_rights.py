@@ -12,7 +12,7 @@ from typing import Final
 
 from nanoclaw_runtime.cli.doctor import Finding, failed, good
 from nanoclaw_runtime.contract.needs import Kind, Needs
-from nanoclaw_runtime.contract.permissions import controller_rules
+from nanoclaw_runtime.contract.permissions import controller_cluster_rules, controller_rules
 
 CHECK: Final = "rights of `pulumi up`"
 _RBAC: Final = "rbac.authorization.k8s.io"
@@ -52,10 +52,11 @@ def of_up(needs: Needs) -> list[Right]:
 
 
 def given_away(needs: Needs) -> list[Right]:
-    """What the controller's Role gives."""
+    """What the controller's Role gives, and its ClusterRole where it has one."""
+    rules = [(rule, needs.namespace) for rule in controller_rules(needs.config)]
     return [
-        Right(verb, rule.api_group, resource, needs.namespace, name)
-        for rule in controller_rules(needs.config)
+        Right(verb, rule.api_group, resource, namespace, name)
+        for rule, namespace in (*rules, *((rule, "") for rule in controller_cluster_rules(needs.config)))
         for resource in rule.resources
         for verb in rule.verbs
         for name in rule.names or ("",)
@@ -64,7 +65,8 @@ def given_away(needs: Needs) -> list[Right]:
 
 def instead(needs: Needs) -> list[Right]:
     """Which let somebody give away what they do not have."""
-    return [Right("escalate", _RBAC, "roles", needs.namespace), Right("bind", _RBAC, "roles", needs.namespace)]
+    places = {"roles": needs.namespace} | ({"clusterroles": ""} if controller_cluster_rules(needs.config) else {})
+    return [Right(verb, _RBAC, kind, namespace) for kind, namespace in places.items() for verb in ("escalate", "bind")]
 
 
 def constraint(needs: Needs) -> list[Right]:
@@ -96,7 +98,7 @@ def rights(needs: Needs, allowed: Mapping[Right, bool]) -> list[Finding]:
             failed(
                 CHECK,
                 f"the controller's Role gives rights that you do not have: {_listed(lacking)}",
-                f"ask for them in {needs.namespace}, or for `escalate` and `bind` on roles there",
+                f"ask for them in {needs.namespace}, or for {_listed(instead(needs))} there",
             )
         )
     if (either := constraint(needs)) and not any(allowed[right] for right in either):
