@@ -14,6 +14,10 @@ from tests.matrix.rows import Row
 from tests.matrix.scene import Scene
 
 
+AT_ONCE = 6
+"""Rows that are played at the same time: with more, all of them wait for two cores."""
+
+
 class Verdict(StrEnum):
     PASS = "pass"
     FAIL = "fail"
@@ -36,9 +40,10 @@ async def play(place: Place, rows: Sequence[Row]) -> dict[str, Cell]:
         remote = await stack.enter_async_context(place.remote())
         groups = dict.fromkeys(group for row in rows for group in row.groups)
         scenes = {group: await stack.enter_async_context(Scene.of(remote, group)) for group in groups}
+        places = asyncio.Semaphore(AT_ONCE)
         for act in sorted({row.act for row in rows}):
             played = [row for row in rows if row.act == act]
-            found = await asyncio.gather(*(_one(place, row, scenes) for row in played))
+            found = await asyncio.gather(*(_one(place, row, scenes, places) for row in played))
             cells |= zip((row.name for row in played), found, strict=True)
         for row in rows:  # again: what an act did twice may show in a later one
             faults = [fault for group in row.groups for fault in scenes[group].faults()]
@@ -47,7 +52,12 @@ async def play(place: Place, rows: Sequence[Row]) -> dict[str, Cell]:
     return cells
 
 
-async def _one(place: Place, row: Row, scenes: dict[str, Scene]) -> Cell:
+async def _one(place: Place, row: Row, scenes: dict[str, Scene], places: asyncio.Semaphore) -> Cell:
+    async with places:
+        return await _played(place, row, scenes)
+
+
+async def _played(place: Place, row: Row, scenes: dict[str, Scene]) -> Cell:
     begun = time.monotonic()
     try:
         await row.play(place, *(scenes[group] for group in row.groups))

@@ -35,7 +35,7 @@ INTRODUCTION = """\
 nodes, a dead one of which is noticed after about 8 s; a Docker engine of its own; the reference agent. A column is a
 whole installation (`pulumi up`, or `nanoclaw host`), a row what befalls one of its groups. ✓ means that the row holds,
 and that every message sent in it was answered exactly as often as promised: none lost, none finished twice. Behind it
-the seconds it took while up to ten other rows ran on the same two cores: they say that nothing hangs, and
+the seconds it took while up to five other rows ran on the same two cores: they say that nothing hangs, and
 [bench](../bench/results/) says how fast it is.
 """
 
