@@ -13,7 +13,6 @@ from tests.matrix.place import NotHere, Place
 from tests.matrix.rows import Row
 from tests.matrix.scene import Scene
 
-
 AT_ONCE = 6
 """Rows that are played at the same time: with more, all of them wait for two cores."""
 
