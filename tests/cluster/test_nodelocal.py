@@ -13,6 +13,7 @@ import pytest
 from nanoclaw_runtime.api.schemas import TOKEN_HEADER, AcceptedView
 from nanoclaw_runtime.cli.errors import NotReachable, Refused
 from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.controller.status import SessionState
 from nanoclaw_runtime.kube.resources import CONFIG_MAPS, JOBS, PODS
 from nanoclaw_runtime.members.record import KEY, parsed
 from nanoclaw_runtime.store.records import EventType
@@ -118,6 +119,16 @@ async def answer_to(chat, group, sent):
     return answer.payload["text"]
 
 
+async def at_work(chat, group):
+    """Return when an agent has what was sent, one that was started for it or one that was there."""
+    async with asyncio.timeout(PATIENCE):
+        while not any(
+            session.folder == group and session.state is SessionState.WORKING
+            for session in await chat.remote.sessions()
+        ):
+            await asyncio.sleep(0.1)
+
+
 async def answered(chat, group, text):
     return await answer_to(chat, group, await chat.send(group, text))
 
@@ -168,7 +179,7 @@ async def test_every_member_shows_all_groups_and_where_they_are(nodes3, chat, me
 async def test_a_member_that_is_killed_comes_back_to_its_agents_and_keeps_its_groups(installation, chat):
     before = (await record(chat)).groups
     sent = await chat.send("a", "sleep 5; echo survived")
-    await heard(chat, "a", sent, lambda event: event.payload.get("state") == "running")
+    await at_work(chat, "a")
     await OnNodes(installation, chat.client).kill_controller("a")
     assert (await answer_to(chat, "a", sent)).endswith("survived")
     assert (await record(chat)).groups == before
@@ -183,8 +194,8 @@ async def test_a_lost_node_keeps_its_groups_and_gives_away_only_those_that_may_b
     elsewhere = next(group for group in GROUPS if before[group].node != lost.name)
     assert await answered(chat, guest, "write diary.txt day one") is not None
     assert await answered(chat, stays, "write diary.txt day one") is not None
-    cut_off = await chat.send(guest, "sleep 60; echo late")
-    await heard(chat, guest, cut_off, lambda event: event.payload.get("state") == "running")
+    await chat.send(guest, "sleep 20; echo late")
+    await at_work(chat, guest)
     try:
         await asyncio.to_thread(lost.power_off)
 
@@ -227,7 +238,7 @@ async def test_a_lost_node_keeps_its_groups_and_gives_away_only_those_that_may_b
     # What it had accepted and not answered is handed over, once.
     async def handed_over():
         texts = [message.text for message in await chat.remote.history(guest, after=0, limit=100)]
-        return texts.count("sleep 60; echo late") == 1
+        return texts.count("sleep 20; echo late") == 1
 
     await members.until(handed_over)
     assert {job["metadata"]["annotations"][labels.NODE] for job in await jobs(chat, guest)} <= {
@@ -244,7 +255,7 @@ async def test_the_commands_work_as_with_one_controller(installation, nodes3, ch
         return subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
 
     run = asyncio.to_thread
-    for group in GROUPS:
+    for group in GROUPS[:4]:  # on all three nodes
         assert (await run(nanoclaw, "send", group, "echo hi", "--follow")).strip().endswith("hi")
     assert {each["folder"] for each in json.loads(await run(nanoclaw, "groups", "-o", "json"))} == {*GROUPS, *GUESTS}
     assert json.loads(await run(nanoclaw, "queue", "-o", "json"))["waiting"] == []
