@@ -220,6 +220,8 @@ def shapes(cut: str) -> Iterator[tuple[str, SessionPlan]]:
     """Everything the runtime makes where a stack says this, by either pattern of its groups."""
     said = CUTS[cut]
     for name, shape in SHAPES.items():
+        if shape.config.transport is Transport.BRIDGE and said.get("transport") != Transport.BRIDGE:
+            continue  # what another stack makes
         if (shape.config.pattern is Pattern.NODELOCAL) != (said.get("pattern") == Pattern.NODELOCAL):
             continue
         if shape.config.pattern is Pattern.NODELOCAL:

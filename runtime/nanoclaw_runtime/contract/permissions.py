@@ -38,11 +38,11 @@ STATEFULSET_RULES: Final = (
     Rule(
         "apps",
         ("statefulsets",),
-        ("create", "get", "list", "patch", "delete"),
+        ("create", "get", "list", "patch"),
         "one set a group, scaled between 0 and 1",
     ),
 )
-"""Beyond `CONTROLLER_RULES`, where groups have claims: each may choose, and what another choice left is removed."""
+"""Beyond `CONTROLLER_RULES`, where groups have claims: each may choose. A set that nobody needs stays at zero."""
 
 BRIDGE_RULES: Final = (Rule("authentication.k8s.io", ("tokenreviews",), ("create",), "who speaks for an agent's pod"),)
 """Of the whole cluster, with the transport `bridge`: reviewing tokens belongs to no namespace."""
