@@ -226,6 +226,19 @@ async def test_a_conversation_that_cannot_be_resumed_is_begun_anew(house):
     assert ">again</message>" in fresh.stdin["prompt"]
 
 
+@pytest.mark.parametrize("code", [pytest.param(137, id="killed"), pytest.param(255, id="node-restarted")])
+async def test_an_agent_that_was_killed_takes_no_conversation_with_it(house, code):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await agent.say("hi", session="claude-7")
+    await agent.exit()
+    await house.until_state(GroupState.QUIET)
+    await house.send("again")
+    await (await house.backend.agent(1)).exit(code)
+    await house.until_state(GroupState.RETRYING)
+    assert await house.store.agent_session("main") == "claude-7"
+
+
 class Impatient(ControllerConfig):
     """Silence is short, where a stack cannot make it shorter than half a minute."""
 

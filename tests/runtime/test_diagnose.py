@@ -18,7 +18,7 @@ from nanoclaw_runtime.kube.errors import (
     Target,
     Unavailable,
 )
-from nanoclaw_runtime.kube.resources import Claim, Event, Pod, slim
+from nanoclaw_runtime.kube.resources import FORGOTTEN, Claim, Event, Pod, slim
 
 TARGET = Target("create", "jobs", "chat", "nanoclaw-main-s1")
 
@@ -75,6 +75,10 @@ def unscheduled(message: str) -> dict[str, Any]:
             FailureKind.NODE_LOST,
             "n1",
             id="node-restart",
+        ),
+        pytest.param(pod(phase="Failed", state=ended(255, "Unknown")), FailureKind.NODE_LOST, "n1", id="node-rebooted"),
+        pytest.param(
+            pod(phase="Running", state=ended(255, FORGOTTEN)), FailureKind.STOPPED, "more than once", id="forgotten"
         ),
         pytest.param(
             pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."),

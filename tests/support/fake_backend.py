@@ -82,7 +82,8 @@ class FakeAgent:
                 break
         if self.exit_code:
             kind = FailureKind.STOPPED if self.stopped else FailureKind.EXIT
-            raise SessionFailed(self.ref.session, Diagnosis(kind, f"exit {self.exit_code}", "It failed."))
+            ended = Diagnosis(kind, f"exit {self.exit_code}", "It failed.", self.exit_code)
+            raise SessionFailed(self.ref.session, ended)
 
     async def stop(self, *, grace: timedelta) -> None:
         self.stopped = True

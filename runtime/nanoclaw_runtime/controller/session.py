@@ -374,7 +374,7 @@ class Session:
             if left:
                 await store.take_back(session, sorted(left))
             failure = self._judged(failure)
-            if failure is not None and failure.kind is FailureKind.EXIT and self._resumed and not self._progressed:
+            if failure is not None and _by_itself(failure) and self._resumed and not self._progressed:
                 # An agent that cannot resume its conversation dies like this, every time.
                 await store.forget_agent_session(self.ref.folder)
             if failure is None and self._progressed and certain:
@@ -454,6 +454,11 @@ def _now() -> float:
 def message_prompt(messages: Sequence[Message]) -> str:
     """NanoClaw's prompt for these messages."""
     return prompt([Line(message.sender_name, message.created, message.content) for message in messages])
+
+
+def _by_itself(failure: Diagnosis) -> bool:
+    """The agent has ended, not somebody it: by a signal its exit code would be 128 and more."""
+    return failure.kind is FailureKind.EXIT and (failure.exit_code or 0) < 128
 
 
 def _volume_refused(folder: str, error: OSError) -> Diagnosis:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind
+from nanoclaw_runtime.kube import resources
 from nanoclaw_runtime.kube.errors import AlreadyExists, DeadlineExceeded, Forbidden, Invalid, KubeError
 from nanoclaw_runtime.kube.resources import Claim, Event, Pod, Terminated
 
@@ -154,10 +155,13 @@ def _exit(pod: Pod, terminated: Terminated, stderr: str) -> Diagnosis:
         case "ContainerCannotRun" | "StartError":
             text = f"pod {name} could not start its command: {_sentence(terminated.message)}; check the agent image"
             return Diagnosis(FailureKind.IMAGE, text, BROKEN, code)
-        case "ContainerStatusUnknown":
+        case "ContainerStatusUnknown" | "Unknown":  # as the kubelet tells it, or the container runtime
             node = pod.spec.node_name or "its node"
             text = f"pod {name}: {node} lost track of its container, as after a restart of the node"
             return Diagnosis(FailureKind.NODE_LOST, text, INTERRUPTED, code)
+        case resources.FORGOTTEN:
+            text = f"the agent in pod {name} was started again more than once, and nobody saw how it ended first"
+            return Diagnosis(FailureKind.STOPPED, text, INTERRUPTED, code)
     if code == 137:
         text = f"the agent in pod {name} was killed (exit code 137){behind}"
         kind = FailureKind.STOPPED if pod.metadata.deletion_timestamp else FailureKind.EXIT
