@@ -83,6 +83,22 @@ async def test_a_session_that_began_in_a_parked_agent_is_adopted_after_a_restart
     assert not agent.stopped
 
 
+async def test_what_is_left_of_a_session_that_was_parked_once_is_not_taken_for_a_parked_agent(house):
+    house.backend.keeps_ended = True
+    await once_used(house)
+    await house.send("again")
+    await answered(house, 1, "two")
+    await house.answers(2)
+    await until_warm(house)
+    (session,) = house.backend.parked
+    await house.restart()
+    await until_warm(house)
+    assert list(house.backend.parked) == [session]
+    await house.send("once more")
+    third = await answered(house, 2, "three")
+    assert (third.ref.session, await house.answers(3)) == (session, ["one", "two", "three"])
+
+
 async def test_a_session_that_fails_leaves_agents_of_other_groups_alone(house):
     await once_used(house)
     (session,) = house.backend.parked

@@ -317,7 +317,7 @@ class Runs:
             record = records.pop(running.ref.session, None)
             if record is not None and record.state is RecordedState.RUNNING:
                 self._adopt(running, record)
-            elif record is None and running.parked is not None and self._parking.adopt(running):
+            elif record is None and await self._never_began(running) and self._parking.adopt(running):
                 continue
             else:
                 # Never had its input, or is over as far as the messages are concerned.
@@ -326,6 +326,10 @@ class Runs:
                     await self._lost(record)
         for record in records.values():
             await self._lost(record)
+
+    async def _never_began(self, running: RunningSession) -> bool:
+        """It is parked still; what once was stays labelled so when its session is over."""
+        return running.parked is not None and await self._around.store.session(running.ref.session) is None
 
     def _adopt(self, running: RunningSession, record: SessionRecord) -> None:
         queue, ref = self.queue, record.ref  # of one that was parked, only the record knows the kind
