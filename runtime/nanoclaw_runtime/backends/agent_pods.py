@@ -42,9 +42,10 @@ class AgentPods:
         self.namespace = namespace
         self.watched = Reflector(client, PODS, Pod, namespace=namespace, labels=labels.AGENT_SELECTOR)
 
-    def pod_of(self, session: str) -> Pod | None:
-        """The session's pod as the watch shows it; the youngest, should there be several."""
+    def pod_of(self, session: str, uid: str | None = None) -> Pod | None:
+        """The session's pod as the watch shows it: the one with this uid, or the youngest, should there be several."""
         pods = [pod for pod in self.watched.objects.values() if pod.metadata.label(labels.SESSION) == session]
+        pods = [pod for pod in pods if uid in {None, pod.metadata.uid}]
         return max(pods, key=lambda pod: pod.metadata.creation_timestamp or EPOCH, default=None)
 
     async def alive(self, selector: str) -> list[Pod]:

@@ -137,6 +137,7 @@ class ClusterBackend:
     async def running(self) -> list[RunningSession]:
         """See `Backend.running`: the sessions of this installation whose pod is not being taken away."""
         sessions: list[RunningSession] = []
+        known = set(self._parked)
         for vehicle in self._vehicles.values():
             for holder in await vehicle.all():
                 if holder.node != self._node:
@@ -144,6 +145,8 @@ class ClusterBackend:
                 if holder.parked is not None:
                     self._parked.setdefault(holder.ref.session, (vehicle, holder))
                 sessions.append(PodSession(self._pods, vehicle, holder, stopped=self._forget))
+        for session in known - {each.ref.session for each in sessions}:
+            self._forget(session)
         return sessions
 
     # A parked agent
@@ -192,20 +195,22 @@ class ClusterBackend:
         deadline: Deadline,
     ) -> PodSession:
         """The session, when its agent has all of its input. Takes the pod away when it does not get it."""
+        ref = spec.plan.ref
+        # Its kind is known again, now that it has one.
+        ours = replace(holder, ref=ref, pod=pod.metadata.uid)
         try:
             await self._send(spec, pod, streams, deadline)
+            steps.lap("input")
+            await vehicle.given(ours)
         except BaseException:
             await to_the_end(self._taken_away(vehicle, holder))
             raise
-        steps.lap("input")
-        ref = spec.plan.ref
         self._nodes[ref.folder] = pod.spec.node_name
         parked = holder.parked is not None
         log.info(
             "session.started", session=ref.session, group=ref.folder, pod=pod.metadata.name, parked=parked, **steps.laps
         )
-        # Its kind is known again, now that it has one.
-        return PodSession(self._pods, vehicle, replace(holder, ref=ref), streams, stopped=self._forget)
+        return PodSession(self._pods, vehicle, ours, streams, stopped=self._forget)
 
     def _forget(self, session: str) -> None:
         self._parked.pop(session, None)

@@ -51,6 +51,9 @@ class JobVehicle:
                 holders.append(holder)
         return holders
 
+    async def given(self, holder: Holder) -> None:
+        """See `Vehicle.given`: nothing, a Job makes no second pod."""
+
     async def remove(self, holder: Holder) -> None:
         """See `Vehicle.remove`."""
         with contextlib.suppress(NotFound, Conflict):

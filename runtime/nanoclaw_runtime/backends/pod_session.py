@@ -224,14 +224,16 @@ class PodSession:
         return over_or_gone(pod)
 
     def _is(self, pod: Pod) -> bool:
-        return pod.metadata.label(labels.SESSION) == self._ref.session
+        """Not so for a pod that was made in its place: that one has the session's labels, and no input."""
+        session = pod.metadata.label(labels.SESSION) == self._ref.session
+        return session and self._holder.pod in {None, pod.metadata.uid}
 
     async def _pod(self) -> Pod:
         """The session's pod, waiting for it to be made. Raises SessionFailed when there is none and none will come."""
         watched, session = self._pods.watched, self._ref.session
         await watched.synced(Deadline.never())
         while (pod := self._known_pod()) is None:
-            if self._seen is not None or await self._is_over():
+            if self._seen is not None or self._holder.pod is not None or await self._is_over():
                 raise SessionFailed(session, diagnose.vanished(self._holder.name, self._seen))
             with contextlib.suppress(DeadlineExceeded):
                 await watched.find(
@@ -248,7 +250,7 @@ class PodSession:
             return False
 
     def _known_pod(self) -> Pod | None:
-        return self._pods.pod_of(self._ref.session)
+        return self._pods.pod_of(self._ref.session, self._holder.pod)
 
     def _judge(self, pod: Pod, stderr: str) -> None:
         if failure := diagnose.ending(pod, CONTAINER, stderr):

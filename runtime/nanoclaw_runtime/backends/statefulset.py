@@ -12,13 +12,13 @@ from typing import Final
 import structlog
 
 from nanoclaw_runtime.backends.agent_pods import AgentPods
-from nanoclaw_runtime.backends.vehicles import GONE_WITHIN, Holder, holder_of
+from nanoclaw_runtime.backends.vehicles import GONE_WITHIN, Holder, given_to, holder_of
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
 from nanoclaw_runtime.domain.model import SessionPlan, SessionRef
 from nanoclaw_runtime.kube import diagnose
 from nanoclaw_runtime.kube.deadline import Deadline
-from nanoclaw_runtime.kube.errors import Conflict, NotFound
+from nanoclaw_runtime.kube.errors import Conflict, KubeError, NotFound
 from nanoclaw_runtime.kube.resources import STATEFUL_SETS, StatefulSet, slim
 from nanoclaw_runtime.manifests.statefulset import agent_set
 
@@ -66,6 +66,14 @@ class SetVehicle:
             elif one.metadata.deletion_timestamp is None and one.spec.replicas:
                 holders.append(holder)
         return holders
+
+    async def given(self, holder: Holder) -> None:
+        """See `Vehicle.given`. A set makes a pod anew that was evicted or deleted, under the same name and session."""
+        change = {"metadata": {"annotations": {labels.GIVEN: given_to(holder)}}}
+        try:
+            await self._client.merge(STATEFUL_SETS, holder.name, change, namespace=self._pods.namespace)
+        except KubeError as error:  # only a process that comes after us needs it
+            log.warning("session.not-marked", session=holder.ref.session, error=error.message)
 
     async def remove(self, holder: Holder) -> None:
         """See `Vehicle.remove`."""

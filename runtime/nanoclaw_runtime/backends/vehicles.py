@@ -31,6 +31,8 @@ class Holder:
     transport: Transport = Transport.VOLUME
     node: str | None = None
     """The node it belongs to, with the pattern `nodelocal`."""
+    pod: str | None = None
+    """The uid of the pod that has the session's input, where that is known; any other has none."""
 
 
 class Vehicle(Protocol):
@@ -46,6 +48,10 @@ class Vehicle(Protocol):
 
     async def all(self) -> list[Holder]:
         """Every session that has, or will get, or had a pod until lately; not those that are being removed."""
+        ...
+
+    async def given(self, holder: Holder) -> None:
+        """The pod `holder.pod` has the session's input: let later processes tell it from one made in its place."""
         ...
 
     async def remove(self, holder: Holder) -> None:
@@ -82,4 +88,15 @@ def holder_of(found: Metadata) -> Holder | None:
         parked=annotations.get(labels.FINGERPRINT) if kind == labels.PARKED else None,
         transport=Transport(transport) if transport in set(Transport) else Transport.VOLUME,
         node=annotations.get(labels.NODE),
+        pod=_given(annotations.get(labels.GIVEN, ""), session),
     )
+
+
+def given_to(holder: Holder) -> str:
+    """As the annotation has it; with the session, because it stays on a set when the next one begins."""
+    return f"{holder.ref.session}/{holder.pod}"
+
+
+def _given(annotation: str, session: str) -> str | None:
+    known, _, pod = annotation.partition("/")
+    return pod if known == session and pod else None

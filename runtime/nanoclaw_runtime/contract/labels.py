@@ -31,6 +31,8 @@ FINGERPRINT: Final = f"{PREFIX}fingerprint"
 """Annotation of what was parked: a hash of everything its pod is made of."""
 TRANSPORT: Final = f"{PREFIX}transport"
 """Annotation: how the session's messages reach it; `volume` where it is missing."""
+GIVEN: Final = f"{PREFIX}given"
+"""Annotation of a StatefulSet: session and uid of the pod that has its input. One made later in its place has none."""
 INSTALLATION: Final = f"{PREFIX}installation"
 """Label on a Docker host, where no namespace keeps installations apart: which tree a container belongs to."""
 

@@ -1,0 +1,100 @@
+"""Sets of agents on a real API server: the test is controller and kubelet, and takes pods away as those do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nanoclaw_runtime.backends.agent_pods import AgentPods
+from nanoclaw_runtime.backends.cluster import ClusterBackend
+from nanoclaw_runtime.backends.statefulset import SetVehicle
+from nanoclaw_runtime.backends.vehicles import Holder
+from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract.config import Pattern
+from nanoclaw_runtime.domain.errors import FailureKind, SessionFailed
+from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.deadline import Deadline
+from nanoclaw_runtime.kube.resources import PODS, STATEFUL_SETS, Resource
+from tests.support.plans import plan
+
+pytestmark = pytest.mark.apiserver
+
+PATIENCE = 30
+SET = names.stateful_set("main")
+POD = f"{SET}-0"
+
+
+class Hands:
+    """Those of Kubernetes: what a set asks for happens when the test says so."""
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self.client, self.namespace = client, namespace
+        self.vehicle = SetVehicle(AgentPods(client, namespace))
+
+    async def make(self, session: str) -> Holder:
+        given = plan("main", session, pattern=Pattern.STATEFULSET)
+        return await self.vehicle.make(given, Deadline.after(PATIENCE))
+
+    async def make_pod(self) -> str:
+        """As the set has it, running; its uid."""
+        made = await self.client.get(STATEFUL_SETS, SET, namespace=self.namespace)
+        template = made["spec"]["template"]
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"] | {"name": POD}}
+        pod = await self.client.create(PODS, pod | {"spec": template["spec"]}, namespace=self.namespace)
+        container = {"name": "agent", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
+        running = container | {"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
+        await self.tell(PODS, POD, {"phase": "Running", "containerStatuses": [running]})
+        return str(pod["metadata"]["uid"])
+
+    async def take_pod(self) -> None:
+        await self.client.delete(PODS, POD, namespace=self.namespace)
+
+    async def tell(self, resource: Resource, name: str, status: dict[str, Any]) -> None:
+        await self.client.merge(resource, f"{name}/status", {"status": status}, namespace=self.namespace)
+
+
+@pytest.fixture
+async def hands(admin: KubeClient, namespace: str) -> Hands:
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": names.AGENT_ACCOUNT}}
+    await admin.create(Resource("ServiceAccount", "serviceaccounts"), account, namespace=namespace)
+    return Hands(admin, namespace)
+
+
+@contextlib.asynccontextmanager
+async def next_process(hands: Hands) -> AsyncIterator[ClusterBackend]:
+    backend = ClusterBackend(hands.client, hands.namespace)
+    async with asyncio.TaskGroup() as tasks:
+        watch = tasks.create_task(backend.run())
+        yield backend
+        watch.cancel()
+
+
+async def test_a_pod_that_was_made_in_place_of_an_evicted_one_is_not_taken_for_the_session(hands: Hands) -> None:
+    holder = await hands.make("s1")
+    await hands.vehicle.given(replace(holder, pod=await hands.make_pod()))
+    await hands.take_pod()
+    await hands.make_pod()
+    async with next_process(hands) as backend:
+        [session] = await backend.running()
+        with pytest.raises(SessionFailed) as caught:
+            async with asyncio.timeout(PATIENCE):
+                _ = [output async for output in session.outputs()]
+        assert caught.value.diagnosis.kind is FailureKind.STOPPED
+    found = await hands.client.get(STATEFUL_SETS, SET, namespace=hands.namespace)
+    assert found["spec"]["replicas"] == 0
+
+
+async def test_the_pod_of_one_session_is_not_expected_of_the_next(hands: Hands) -> None:
+    holder = replace(await hands.make("s1"), pod=await hands.make_pod())
+    await hands.vehicle.given(holder)
+    assert [held.pod for held in await hands.vehicle.all()] == [holder.pod]
+    await hands.vehicle.release(holder)
+    await hands.take_pod()
+    await hands.tell(STATEFUL_SETS, SET, {"replicas": 0, "observedGeneration": 99})
+    await hands.make("s2")
+    assert [(held.ref.session, held.pod) for held in await hands.vehicle.all()] == [("s2", None)]
