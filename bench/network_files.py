@@ -115,7 +115,7 @@ def ceph(folder: Path) -> Iterator[Mounts]:
         for pool in ("meta", "data"):
             _say("ceph", *conf, "osd", "pool", "create", pool, "8")
         _say("ceph", *conf, "fs", "new", "bench", "meta", "data")
-        _until(lambda: "up:active" in _answer("ceph", *conf, "mds", "stat"))
+        _until(lambda: _says("ceph", *conf, "mds", "stat", wanted="up:active"))
         two = servers.enter_context(_mounted(folder, lambda place: ["ceph-fuse", *conf, "-f", str(place)]))
         yield two
 
@@ -168,8 +168,9 @@ def _say(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=SETTLE, env=os.environ)
 
 
-def _says(*command: str) -> bool:
-    return subprocess.run(command, check=False, capture_output=True, timeout=SETTLE).returncode == 0
+def _says(*command: str, wanted: str = "") -> bool:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SETTLE)
+    return done.returncode == 0 and wanted in done.stdout
 
 
 def _answer(*command: str) -> str:

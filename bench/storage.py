@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +46,8 @@ _WHERE: Final = {
 _ABOUT: Final = """\
 `nanoclaw bench storage`; [storage.md](../../docs/storage.md) tells how it measures and what the rows mean. `local` are
 volumes of the embedded cluster: folders of one machine's disk, on three nodes. The network file systems are real ones
-over loopback, with a client for each of two nodes; this kernel has no client of NFS or SMB, nor its own of CephFS."""
+over loopback, with a client for each of two nodes; this kernel has no client of NFS or SMB, nor its own of CephFS. The
+three of them are measured at the same time. With fewer than 100 figures p99 is the largest."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,29 @@ def _told(cluster: Cluster, line: list[str]) -> Any:
 
 
 def _networks(progress: Progress) -> list[Storage]:
-    found = []
-    for name, (served, programs) in network_files.KINDS.items():
-        if missing := network_files.missing(programs):
-            progress.say(f"{name} is left out: not installed: {', '.join(missing)}")
-            continue
-        with progress.step(f"Measuring {name}"), tempfile.TemporaryDirectory(prefix="nanoclaw-net-") as scratch:
-            (Path(scratch) / "plain").mkdir()
-            (Path(scratch) / "net").mkdir()
-            with served(Path(scratch) / "net") as (first, second):
-                found.append(Storage(name, [RWX], _between(first, second, Path(scratch) / "plain")))
-    return found
+    """All at the same time: what caches is waited for most of it."""
+    with progress.step("Measuring network file systems"), ThreadPoolExecutor() as pool:
+        found = list(pool.map(_network, network_files.KINDS))
+    for each in found:
+        if isinstance(each, str):
+            progress.say(each)
+    return [each for each in found if isinstance(each, Storage)]
+
+
+def _network(name: str) -> Storage | str:
+    """What was found, or why nothing was."""
+    served, programs = network_files.KINDS[name]
+    if missing := network_files.missing(programs):
+        return f"{name} is left out: not installed: {', '.join(missing)}"
+    with tempfile.TemporaryDirectory(prefix="nanoclaw-net-") as scratch:
+        plain, place = Path(scratch) / "plain", Path(scratch) / "net"
+        plain.mkdir()
+        place.mkdir()
+        try:
+            with served(place) as (first, second):
+                return Storage(name, [RWX], _between(first, second, plain))
+        except (subprocess.SubprocessError, TimeoutError) as error:
+            return f"{name} is left out: {error}"
 
 
 def _between(first: Path, second: Path, plain: Path) -> list[Measured]:

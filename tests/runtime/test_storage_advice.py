@@ -50,9 +50,10 @@ def test_the_slowest_of_what_agents_do_decides():
     assert "_close is seen after 30.0 s" in told(slow, RWX, "transport")
 
 
-def test_what_is_held_open_decides_nothing_because_nobody_holds_it():
-    held = [seen(OTHER, 0.005), seen(OTHER, 30.0, what=What.APPENDED_HELD)]
-    assert chosen(held, RWX)["transport"] == "volume"
+@pytest.mark.parametrize("what", [What.APPENDED, What.APPENDED_HELD, What.CREATED_HELD], ids=lambda what: what.name)
+def test_what_no_message_waits_for_decides_nothing(what):
+    late = [seen(OTHER, 0.005), seen(OTHER, 30.0, what=what)]
+    assert chosen(late, RWX)["transport"] == "volume"
 
 
 @pytest.mark.parametrize(

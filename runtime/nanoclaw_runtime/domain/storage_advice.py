@@ -104,8 +104,8 @@ def advise(measured: Iterable[Measured], modes: Sequence[str]) -> list[Advice]:
 
 
 def _slowest(measured: Iterable[Measured], where: Where) -> Measured | None:
-    """Of what an agent or the controller does by polling; files and folders that are held open are nobody's habit."""
-    habits = (What.CREATED, What.DELETED, What.CLOSED, What.APPENDED)
+    """Of what a message waits for. None is appended to a file, and nobody holds files or folders open."""
+    habits = (What.CREATED, What.DELETED, What.CLOSED)
     found = [each for each in measured if each.where is where and each.what in habits]
     return max(found, key=lambda each: (each.missed, each.p99), default=None)
 
@@ -125,7 +125,7 @@ def _transport(same: Measured | None, other: Measured | None, modes: Sequence[st
         return Advice(subject, "volume, on one node", "from another node nothing was measured; measure it with two")
     if _prompt(other):
         return Advice(subject, "volume", f"{_told(other)}, within {_time(PROMPT)}")
-    return Advice(subject, "bridge", f"{_told(other)}: attributes are cached; mount options may help (docs/storage.md)")
+    return Advice(subject, "bridge", f"{_told(other)}: its clients cache; mount options may help (docs/storage.md)")
 
 
 def _access_mode(transport: str, modes: Sequence[str]) -> Advice:
