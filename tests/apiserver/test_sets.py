@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 
+from nanoclaw_runtime.backends import cluster
 from nanoclaw_runtime.backends.agent_pods import AgentPods
 from nanoclaw_runtime.backends.cluster import ClusterBackend
 from nanoclaw_runtime.backends.statefulset import SetVehicle
 from nanoclaw_runtime.backends.vehicles import Holder
-from nanoclaw_runtime.contract import names
+from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.contract.config import Pattern
 from nanoclaw_runtime.domain.errors import FailureKind, SessionFailed
+from nanoclaw_runtime.domain.model import SessionSpec
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.deadline import Deadline
+from nanoclaw_runtime.kube.errors import NotFound, Target
 from nanoclaw_runtime.kube.resources import PODS, STATEFUL_SETS, Resource
 from tests.support.plans import plan
 
@@ -50,6 +53,17 @@ class Hands:
         running = container | {"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
         await self.tell(PODS, POD, {"phase": "Running", "containerStatuses": [running]})
         return str(pod["metadata"]["uid"])
+
+    async def make_another(self) -> None:
+        """A pod of the same group that somebody else has made."""
+        made = await self.client.get(PODS, POD, namespace=self.namespace)
+        metadata = {"name": "other", "labels": made["metadata"]["labels"] | {labels.SESSION: "other"}}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": made["spec"]}
+        await self.client.create(PODS, pod, namespace=self.namespace)
+
+    async def scaled_to_zero(self) -> None:
+        while (await self.client.get(STATEFUL_SETS, SET, namespace=self.namespace))["spec"]["replicas"]:
+            await asyncio.sleep(0.05)
 
     async def take_pod(self) -> None:
         await self.client.delete(PODS, POD, namespace=self.namespace)
@@ -85,8 +99,7 @@ async def test_a_pod_that_was_made_in_place_of_an_evicted_one_is_not_taken_for_t
             async with asyncio.timeout(PATIENCE):
                 _ = [output async for output in session.outputs()]
         assert caught.value.diagnosis.kind is FailureKind.STOPPED
-    found = await hands.client.get(STATEFUL_SETS, SET, namespace=hands.namespace)
-    assert found["spec"]["replicas"] == 0
+    await hands.scaled_to_zero()
 
 
 async def test_the_pod_of_one_session_is_not_expected_of_the_next(hands: Hands) -> None:
@@ -98,3 +111,28 @@ async def test_the_pod_of_one_session_is_not_expected_of_the_next(hands: Hands) 
     await hands.tell(STATEFUL_SETS, SET, {"replicas": 0, "observedGeneration": 99})
     await hands.make("s2")
     assert [(held.ref.session, held.pod) for held in await hands.vehicle.all()] == [("s2", None)]
+
+
+async def test_no_parked_agent_has_its_input_beside_another_agent_of_the_group(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two controllers may leave it that did not know of each other for a moment."""
+    reached: list[str] = []
+
+    async def attach(_client: KubeClient, name: str, **_: object) -> None:
+        reached.append(name)
+        raise NotFound(Target("attach", "pods", hands.namespace, name), "no node")
+
+    monkeypatch.setattr(cluster, "attach", attach)
+    given = replace(plan("main", "s1", pattern=Pattern.STATEFULSET, start_timeout=5), parked=True)
+    async with next_process(hands) as backend:
+        await backend.prepare(given)
+        await hands.make_pod()
+        await hands.make_another()
+        await backend.pods.find(lambda pod: pod.metadata.name == "other", Deadline.after(PATIENCE))
+        starting = asyncio.create_task(backend.start(SessionSpec(given, b"{}")))
+        await hands.scaled_to_zero()
+        await hands.take_pod()
+        with pytest.raises(SessionFailed, match="still runs in the same group"):
+            await starting
+    assert reached == []

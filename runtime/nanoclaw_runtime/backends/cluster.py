@@ -96,10 +96,12 @@ class ClusterBackend:
         try:
             async with self._turns[ref.folder]:  # what is being prepared comes to its end
                 deadline = Deadline.after(config.start_timeout)
-                if (session := await self._from_parked(spec, deadline)) is not None:
-                    return session
-                await self._await_predecessors(ref, deadline)
-                return await self._start(spec)
+                try:
+                    await self._await_predecessors(ref, deadline)
+                except BaseException:
+                    await to_the_end(self._unparked(ref.session))
+                    raise
+                return await self._from_parked(spec, deadline) or await self._start(spec)
         except KubeError as error:
             raise SessionFailed(ref.session, diagnose.api_failure(error)) from error
 
@@ -211,6 +213,10 @@ class ClusterBackend:
             "session.started", session=ref.session, group=ref.folder, pod=pod.metadata.name, parked=parked, **steps.laps
         )
         return PodSession(self._pods, vehicle, ours, streams, stopped=self._forget)
+
+    async def _unparked(self, session: str) -> None:
+        if (found := self._parked.pop(session, None)) is not None:
+            await self._taken_away(*found)
 
     def _forget(self, session: str) -> None:
         self._parked.pop(session, None)
