@@ -111,7 +111,8 @@ class ContainerStatus(Slim, frozen=True):
         between = self.state.waiting is not None and self.last_state.terminated is not None
         if self.restart_count == 0:
             return self.last_state if between else self.state
-        if self.restart_count == 1 and not between:
+        made = self.state.waiting is not None and not self.state.waiting.reason  # and did not run yet
+        if self.restart_count == 1 and (made or not between):
             return self.last_state
         return ContainerState(terminated=Terminated(exit_code=255, reason=FORGOTTEN))
 
