@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import stat
 from datetime import UTC, datetime, timedelta
@@ -91,12 +92,51 @@ async def test_who_is_no_pod_of_a_session_hears_why_and_nothing_else(bridged):
         pytest.param(b"\0\0\0\1\xc1", id="no MessagePack"),
         pytest.param(b"\0\0\0\3" + b"\x92\x01\x02", id="no message"),
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="HTTP"),
+        pytest.param(b"\0\0\0\x15" + b"\x82\xa4type\xa5hello\xa5token\xa2\xff\xfe", id="text that is no UTF-8"),
     ],
 )
-async def test_a_first_word_that_is_none_ends_the_connection(bridged, first):
+async def test_a_first_word_that_is_none_ends_the_connection_and_no_other(bridged, first):
     async with connected(bridged) as channel:
         channel._writer.write(first)
         await ends(channel)
+    async with admitted(bridged):
+        assert bridged.streams == 1
+
+
+async def test_what_breaks_on_one_connection_leaves_the_others(bridged, monkeypatch):
+    async with admitted(bridged):
+        with monkeypatch.context() as broken, contextlib.suppress(StreamEnded):
+            broken.setattr(bridged, "_identify", None)
+            broken.setattr(bridged.server, "_identify", None)
+            async with admitted(bridged, "main s2"):
+                pass
+        assert bridged.streams == 1
+    async with admitted(bridged):
+        pass
+
+
+async def test_who_never_ends_its_hello_is_not_waited_for(bridged, monkeypatch):
+    monkeypatch.setattr("nanoclaw_runtime.bridge.server.HELLO", 0.1)
+    async with connected(bridged) as channel, asyncio.timeout(10):
+        channel._writer.write(b"\0\0\1\0")
+        assert await channel._reader.read() == b""
+
+
+async def test_connections_that_come_all_at_once_are_counted_one_by_one(bridged, monkeypatch):
+    monkeypatch.setattr(listener, "PER_ADDRESS", 3)
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(socket.create_connection(("127.0.0.1", bridged.port))) for _ in range(20)]
+        await until(lambda: sum(is_over(line) for line in lines) == 17)
+
+
+def is_over(line):
+    line.setblocking(False)
+    try:
+        return line.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 async def test_nothing_but_a_hello_comes_first(bridged):

@@ -1,7 +1,8 @@
 """Connections that may cost something, and no more of them than that.
 
 Everybody on the agents' network can knock. A connection is counted before its TLS handshake begins, and there are so
-many at once, from one address and in all; the rest is closed at once. Not here: what is said on one.
+many at once, from one address and in all; the rest is closed at once. A place is free a second after its connection is
+gone, so that handshakes and tokens are not looked at faster than that. Not here: what is said on one.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import Final
 
 import structlog
 
-AT_ONCE: Final = 4096
-PER_ADDRESS: Final = 256
+AT_ONCE: Final = 768
+"""Each has 0.3 MiB of buffers from its handshake on; the controller has 512 MiB for everything."""
+PER_ADDRESS: Final = 128
 """A node's worth of pods, should a network show them all under its address."""
 HANDSHAKE: Final = 5.0
 SHUTDOWN: Final = 1.0
 BACKLOG: Final = 128
+REST: Final = 1.0
+"""Seconds until a place is free again."""
 _BREATH: Final = 0.1
 # Seconds after which a socket that could not accept, for want of descriptors say, is tried again.
 
@@ -55,11 +59,12 @@ class Listener:
                         continue
                     if self._from[host] >= PER_ADDRESS or self._from.total() >= AT_ONCE:
                         connection.close()
-                        continue
-                    connections.create_task(self._one(connection, host), name=f"bridge connection of {host}")
+                    else:
+                        self._from[host] += 1
+                        connections.create_task(self._one(connection, host), name=f"bridge connection of {host}")
+                    await asyncio.sleep(0)  # accepting gives way to nobody while others knock
 
     async def _one(self, connection: socket.socket, host: str) -> None:
-        self._from[host] += 1
         try:
             with contextlib.suppress(OSError):  # whoever cannot even shake hands
                 reader, writer = await self._streams(connection)
@@ -68,10 +73,16 @@ class Listener:
                 finally:
                     with contextlib.suppress(AttributeError):  # early 3.11, as in Debian: it was closed already
                         writer.transport.abort()
+        except Exception:  # noqa: BLE001 - the others' connections go on, and so does the controller
+            _log.exception("bridge.broke", address=host)
         finally:
             connection.close()
-            self._from[host] -= 1
-            self._from += Counter()  # forget who has none
+            asyncio.get_running_loop().call_later(REST, self._free, host)
+
+    def _free(self, host: str) -> None:
+        self._from[host] -= 1
+        if not self._from[host]:
+            del self._from[host]
 
     async def _streams(self, connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()

@@ -178,7 +178,7 @@ class Channel(Generic[_Got]):
             raise StreamEnded("it is silent") from error
         except asyncio.IncompleteReadError as error:
             raise StreamEnded("it went away") from error
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # text that is no UTF-8 is no MsgspecError
             raise StreamEnded("it says what nobody understands") from error
         except OSError as error:
             raise error if isinstance(error, StreamEnded) else StreamEnded(str(error)) from error

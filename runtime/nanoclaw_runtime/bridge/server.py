@@ -115,7 +115,11 @@ class BridgeServer:
             await channel.close()
 
     async def _met(self, channel: Channel[Up]) -> tuple[Hello, Caller]:
-        hello = await channel.receive(HELLO)
+        try:
+            async with asyncio.timeout(HELLO):
+                hello = await channel.receive()
+        except TimeoutError:
+            raise StreamEnded("it does not say who it is") from None
         if not isinstance(hello, Hello):
             raise StreamEnded("it does not say hello")
         async with self._judging:
