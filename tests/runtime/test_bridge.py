@@ -4,10 +4,13 @@ import asyncio
 import json
 import os
 import ssl
+import time
 
 import pytest
 
+from nanoclaw_runtime.bridge import pod as pod_module
 from nanoclaw_runtime.bridge.protocol import DOWN, Channel, Hello, Input, Synced
+from nanoclaw_runtime.bridge.tree import SessionFiles
 from nanoclaw_runtime.contract import bridge
 from nanoclaw_runtime.domain.requests import RequestKind
 from nanoclaw_runtime.ipc.requests import LARGEST_FILE, RequestFolder
@@ -85,6 +88,32 @@ async def test_a_pod_whose_controller_is_away_is_not_ready(bridged, box):
         assert not pod.place.ready.exists()
         await bridged.start()
         await pod.ready()
+
+
+async def test_more_files_than_are_carried_at_once_stay_behind_and_the_agent_starts(bridged, monkeypatch):
+    monkeypatch.setattr("nanoclaw_runtime.ipc.archive.MOST_FILES", 1)
+    (bridged.tree / "project").mkdir()
+    for name in ("one", "two"):
+        (bridged.tree / "project" / name).touch()
+    async with bridged.pod() as pod:
+        assert list((pod.place.carried / "project").iterdir()) == []
+
+
+async def test_both_ends_live_while_files_are_looked_for_and_put_in_place(bridged, monkeypatch):
+    monkeypatch.setattr(Channel.receive, "__defaults__", (0.5,))
+    monkeypatch.setattr(bridge, "BEAT", 0.1)
+    monkeypatch.setattr(SessionFiles, "carried", slowly(SessionFiles.carried))
+    monkeypatch.setattr(pod_module, "furnish", slowly(pod_module.furnish))
+    async with bridged.pod():
+        assert bridged.metrics.registry.get_sample_value("nanoclaw_bridge_lost_total") == 0
+
+
+def slowly(function):
+    def slow(*arguments, **named):
+        time.sleep(1)
+        return function(*arguments, **named)
+
+    return slow
 
 
 async def test_snapshots_follow_their_changes(bridged, box):
@@ -244,6 +273,41 @@ async def test_requests_of_the_last_moment_arrive(bridged):
     async with bridged.pod() as pod:
         (pod.place.ipc / "messages/last.json").write_text("{}")
     assert desk(bridged, RequestKind.MESSAGE).names() == ["last.json"]
+
+
+async def test_the_last_report_tells_what_an_earlier_stream_did_not(bridged, box):
+    async with bridged.pod() as pod:
+        await box.send("taken", [1], recorded)
+        await until(lambda: texts(pod))
+        await pod.vanish()
+        take(pod)
+        pod.begin()
+        await pod.end()
+    assert await box.pending() == set()
+
+
+async def test_what_is_asked_of_a_stream_that_has_just_begun_is_answered_with_all_that_was_taken(
+    bridged, box, monkeypatch
+):
+    async with bridged.pod() as pod:
+        await box.send("taken", [1], recorded)
+        await until(lambda: texts(pod))
+        await pod.vanish()
+        take(pod)
+        monkeypatch.setattr(SessionFiles, "inputs", slowly(SessionFiles.inputs))
+        pod.begin()
+        await until(lambda: bridged.streams)
+        assert await box.pending() == set()
+
+
+async def test_a_request_of_the_last_moment_that_is_dealt_with_is_not_left_for_the_next_session(bridged):
+    async with bridged.pod() as pod:
+        (pod.place.ipc / "tasks/1.json").write_text("{}")
+        ending = asyncio.create_task(pod.end())
+        look, found = await a_request(bridged)
+        assert look.done(found)
+        await ending
+    assert list((pod.place.ipc / "tasks").iterdir()) == []
 
 
 async def test_without_a_last_report_nobody_knows_what_was_taken(bridged, box, monkeypatch):

@@ -12,14 +12,14 @@ import contextlib
 import fcntl
 import random
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 import structlog
 
-from nanoclaw_runtime.bridge.pod_inputs import Inputs, replace_snapshot
+from nanoclaw_runtime.bridge.pod_inputs import Entry, Inputs, replace_snapshot
 from nanoclaw_runtime.bridge.pod_requests import Requests
 from nanoclaw_runtime.bridge.protocol import (
     DOWN,
@@ -166,6 +166,7 @@ class _Talk:
         self._channel, self._place, self._inputs, self._stopping = channel, place, inputs, stopping
         self._requests = Requests(place.ipc)
         self._telling = asyncio.Lock()
+        self._told: set[Entry] = set()
         self._unreadable: str | None = None
 
     async def run(self) -> None:
@@ -179,42 +180,32 @@ class _Talk:
                 raise StreamEnded(reason)
             case other:
                 raise StreamEnded(f"it begins with {type(other).__name__}")
-        if not furnished:
-            await self._fetch()
         async with asyncio.TaskGroup() as tasks:
-            up = tasks.create_task(self._up(), name="bridge, up")
             beat = tasks.create_task(self._channel.beat(), name="bridge, heartbeat")
+            if not furnished:
+                await self._fetch()
+            up = tasks.create_task(self._up(), name="bridge, up")
             await self._down()
             up.cancel()
             beat.cancel()
 
     async def _fetch(self) -> None:
         """What the controller has for every agent of the group, and the skills in it."""
-        place = self._place
-        async with contextlib.aclosing(self._pieces()) as pieces:
-            try:
-                await drained(pieces, lambda read: archive.unpack(place.carried, read))
-            except TransferRefused as refused:
-                _log.warning("bridge.not-fetched", reason=str(refused))
-            async for _ in pieces:
-                pass
+        place, pieces = self._place, _Pieces(self._channel)
+        try:
+            await drained(pieces, lambda read: archive.unpack(place.carried, read))
+        except TransferRefused as refused:
+            _log.warning("bridge.not-fetched", reason=str(refused))
+        async for _ in pieces:
+            pass
         project, stamp = place.carried / layout.PROJECT_DIR, place.own / "skills" / place.folder
         await asyncio.to_thread(furnish, place.group, place.sessions, project=project, stamp=stamp)
-
-    async def _pieces(self) -> AsyncGenerator[bytes]:
-        while True:
-            message = await self._channel.receive()
-            if isinstance(message, Piece):
-                if not message.content:
-                    return
-                yield message.content
 
     async def _down(self) -> None:
         while True:
             match await self._channel.receive():
                 case Input(name, version, content):
-                    if not await asyncio.to_thread(self._inputs.accept, name, version, content):
-                        await self._channel.send(Taken(name, version))
+                    await asyncio.to_thread(self._inputs.accept, name, version, content)
                 case Snapshot(name, content):
                     await asyncio.to_thread(replace_snapshot, self._place.ipc, name, content)
                 case Handled(serial):
@@ -238,10 +229,14 @@ class _Talk:
         await self._channel.send(Report(LAST))
 
     async def _tell(self) -> None:
-        """What the agent took, and what it asks for, since the last look."""
+        """What the agent took, and what it asks for, that was not told on this stream.
+
+        The first time that is everything it ever took: a report must not come before what an earlier stream lost.
+        """
         async with self._telling:
-            for name, version in await asyncio.to_thread(self._inputs.taken):
-                await self._channel.send(Taken(name, version))
+            for entry in await asyncio.to_thread(self._inputs.taken, self._told):
+                await self._channel.send(Taken(*entry))
+                self._told.add(entry)
             for request in await asyncio.to_thread(self._new_requests):
                 await self._channel.send(request)
 
@@ -253,6 +248,26 @@ class _Talk:
                 _log.warning("bridge.requests-not-readable", reason=str(error))
             self._unreadable = str(error)
             return []
+
+
+class _Pieces:
+    """Of the archive, to its end. No generator: whoever is cancelled leaves a thread that still reads."""
+
+    def __init__(self, channel: Channel[Down]) -> None:
+        self._channel = channel
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._over:
+            message = await self._channel.receive()
+            if isinstance(message, Piece):
+                if message.content:
+                    return message.content
+                self._over = True
+        raise StopAsyncIteration
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import os
 import threading
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,6 @@ class Inputs:
         self._ipc, self._session = ipc, session
         self._ledger = own / LEDGER
         self._noted: set[Entry] = set()
-        self._there: set[Entry] = set()
         self._turn = threading.Lock()  # a stream that broke may leave a thread at work
 
     def recover(self) -> None:
@@ -51,41 +51,38 @@ class Inputs:
                     _give(here, aside[name])
                 elif is_input(name.removesuffix(ASIDE)) and name.endswith(ASIDE):
                     os.unlink(name, dir_fd=here)
-            self._there = {entry for entry in self._noted if _is_there(here, entry[0])}
 
-    def accept(self, name: str, version: int, content: bytes) -> bool:
-        """Put an input before the agent; False when it had it before and has taken it."""
-        if not is_input(name):
-            return True
+    def accept(self, name: str, version: int, content: bytes) -> None:
+        """Put an input before the agent, unless it had it before."""
         entry = name, version
         with self._turn:
-            if entry in self._noted:
-                return entry in self._there
-            with self._opened() as here:
-                self._put(here, entry, content)
-            return True
+            if is_input(name) and entry not in self._noted:
+                with self._opened() as here:
+                    self._put(here, entry, content)
 
-    def taken(self) -> list[Entry]:
-        """Those the agent took since the last look, in order."""
+    def taken(self, told: AbstractSet[Entry]) -> list[Entry]:
+        """All that the agent took but for those that were `told`, in order."""
         with self._turn:
-            if not self._there:
+            untold = self._noted - told
+            if not untold:
                 return []
             with self._opened() as here:
-                gone = {entry for entry in self._there if not _is_there(here, entry[0])}
-            self._there -= gone
-            return sorted(gone)
+                return sorted(entry for entry in untold if not _is_there(here, entry[0]))
 
     def _put(self, here: int, entry: Entry, content: bytes) -> None:
         name = entry[0]
         replace_file(here, f"{name}{ASIDE}", content)
         self._note(entry)
         _give(here, name)
-        # A `_close` that was asked for again is the same name: the older one is not there any more.
-        self._there = {each for each in self._there if each[0] != name} | {entry}
 
     def _note(self, entry: Entry) -> None:
-        with self._ledger.open("a") as ledger:
-            ledger.write(f"{entry[0]} {entry[1]}\n")
+        size = self._ledger.stat().st_size
+        try:
+            with self._ledger.open("a") as ledger:
+                ledger.write(f"{entry[0]} {entry[1]}\n")
+        except OSError:  # no room: half a line must not spoil the next one
+            os.truncate(self._ledger, size)
+            raise
         self._noted.add(entry)
 
     def _opened(self) -> contextlib.AbstractContextManager[int]:

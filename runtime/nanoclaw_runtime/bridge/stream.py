@@ -1,7 +1,8 @@
 """One pod's stream, at the controller's end: what is new goes down, what comes up is written into the tree.
 
 What goes down is worked out from the files each time, so nothing has to be remembered beyond the stream: on a new one
-every input that is still there is sent again, and the pod says which it had. Not here: whose pod it is (`callers`).
+every input that is still there is sent again, and the pod says first which ones are gone. Not here: whose pod it is
+(`callers`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import contextlib
 import itertools
 from dataclasses import dataclass
 from typing import Final
+
+import structlog
 
 from nanoclaw_runtime.bridge.protocol import (
     LAST,
@@ -32,11 +35,14 @@ from nanoclaw_runtime.bridge.protocol import (
 )
 from nanoclaw_runtime.bridge.tree import SessionFiles
 from nanoclaw_runtime.contract import bridge
+from nanoclaw_runtime.domain.errors import TransferRefused
 from nanoclaw_runtime.ipc.streams import flowing
 
 RATE: Final = 400
 """Messages a second that are taken from a pod in the long run; it is made to wait for more."""
 BURST: Final = 1000
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class Stream:
         self._news = asyncio.Event()
         self._sent: dict[str, int] = {}
         self._open: dict[tuple[str, bytes], _Open] = {}
+        self._none_open = asyncio.Event()
+        self._none_open.set()
         self._numbers = itertools.count(LAST + 1)
         self._asked: dict[int, asyncio.Future[None]] = {}
 
@@ -73,12 +81,10 @@ class Stream:
     async def run(self, hello: Hello) -> None:
         """Carry until the end. Raises StreamEnded when the pod goes without a last report, and OSError."""
         await asyncio.to_thread(self.files.forget_report)
-        async with asyncio.TaskGroup() as tasks:
-            if not hello.carried:
-                await self._send_carried()
-            await self._send_news()
-            await self._channel.send(Synced())
-            down = tasks.create_task(self._down(), name="bridge, down")
+        async with (
+            asyncio.TaskGroup() as tasks
+        ):  # both ways from the beginning: neither end waits for the other to read
+            down = tasks.create_task(self._down(hello), name="bridge, down")
             beat = tasks.create_task(self._channel.beat(), name="bridge, heartbeat")
             await self._up()
             down.cancel()
@@ -103,16 +109,21 @@ class Stream:
     async def _send_carried(self) -> None:
         try:
             pieces = await asyncio.to_thread(self.files.carried)
+        except TransferRefused as refused:  # its agent starts without
+            _log.warning("bridge.not-carried", group=self.files.folder, reason=str(refused))
+        else:
             async with contextlib.aclosing(flowing(pieces)) as stream:
                 async for piece in stream:
                     await self._channel.send(Piece(piece))
-        finally:
-            with contextlib.suppress(StreamEnded):
-                await self._channel.send(Piece(b""))
+        await self._channel.send(Piece(b""))
 
     # Down
 
-    async def _down(self) -> None:
+    async def _down(self, hello: Hello) -> None:
+        if not hello.carried:
+            await self._send_carried()
+        await self._send_news()
+        await self._channel.send(Synced())
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(bridge.POLL if self._open else None):
@@ -137,17 +148,20 @@ class Stream:
                 content = await asyncio.to_thread(self.files.input, name)
                 if content is not None:
                     await self._channel.send(Input(name, version, content))
-                self._sent[name] = version
+                    self._sent[name] = version
 
     async def _send_handled(self) -> None:
         """Which requests the controller has dealt with: it has removed them then."""
         if not self._open:
             return
-        wanted = tuple(self._open)
+        wanted = dict(self._open)
         there = await asyncio.to_thread(self.files.placed, wanted)
-        for place in wanted:
-            if place not in there:
-                await self._channel.send(Handled(self._open.pop(place).serial))
+        for place, request in wanted.items():
+            if place not in there and self._open.get(place) is request:  # and no newer one came meanwhile
+                del self._open[place]
+                await self._channel.send(Handled(request.serial))
+        if not self._open:
+            self._none_open.set()
 
     # Up
 
@@ -178,12 +192,30 @@ class Stream:
             raise StreamEnded("more requests than may be open at once")
         await asyncio.to_thread(self.files.place, request)
         self._open[place] = _Open(request.serial, request.kind, len(request.content))
+        self._none_open.clear()
         self._news.set()
 
     async def _reported(self, number: int) -> None:
         if number == LAST:
             await asyncio.to_thread(self.files.set_reported)
             self.finished = True
+            for waiting in self._asked.values():
+                _answer(waiting)
+            await self._last_ones()
             await self._channel.send(Bye())
-        elif (asked := self._asked.get(number)) is not None and not asked.done():
-            asked.set_result(None)
+        elif (asked := self._asked.get(number)) is not None:
+            _answer(asked)
+
+    async def _last_ones(self) -> None:
+        """Wait for the requests of the last moment to be dealt with.
+
+        A file that stays until the next session is carried out again when that comes later than anybody remembers.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(bridge.LAST_HANDLED):
+                await self._none_open.wait()
+
+
+def _answer(asked: asyncio.Future[None]) -> None:
+    if not asked.done():
+        asked.set_result(None)

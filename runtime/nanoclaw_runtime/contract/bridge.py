@@ -49,7 +49,7 @@ TOKEN_SECONDS: Final = 600
 """Life of a token; the shortest there is, and the kubelet renews it."""
 
 RESOURCES: Final = Resources(cpu_request="10m", memory_request="48Mi", cpu_limit="500m", memory_limit="128Mi")
-"""It rests at 45 to 50 MiB, and holds one follow-up of at most 16 MiB twice for a moment. Starting is what takes CPU."""
+"""It rests at 45 to 50 MiB, and holds a follow-up of at most 16 MiB twice for a moment. Starting is what takes CPU."""
 
 START_PERIOD: Final = 1
 START_TRIES: Final = 600
@@ -76,6 +76,8 @@ POLL: Final = 0.2
 """Seconds between two looks of the container into the folders; an agent's own is `wire.AGENT_POLL`."""
 LAST_REPORT: Final = 3.0
 """Seconds the controller waits for the last report of an agent that has ended."""
+LAST_HANDLED: Final = 1.2
+"""Seconds that a pod with a last report is kept for its requests to be dealt with: the controller looks each second."""
 FAREWELL: Final = 1.6
 """Seconds the container takes for that report; its pod's grace is two."""
 
