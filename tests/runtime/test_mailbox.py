@@ -281,3 +281,16 @@ async def test_an_input_folder_replaced_by_a_link_is_refused(mailbox, folder, tm
 async def test_a_text_too_large_to_be_taken_back_is_refused(mailbox, folder):
     assert not await mailbox.send("x" * LARGEST_FILE, [1], recorded)
     assert list(folder.iterdir()) == []
+
+
+async def test_a_text_is_recorded_only_when_a_power_cut_would_leave_it(mailbox, folder, monkeypatch):
+    kept = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: kept.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    async def recorded():
+        assert [path.suffix for path in folder.iterdir()] == [".tmp"]
+        assert kept[1:] == [folder]
+        assert kept[0].parent == folder
+
+    assert await mailbox.send("text", [1], recorded)
+    assert len(kept) == 2

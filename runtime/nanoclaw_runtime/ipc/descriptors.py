@@ -98,18 +98,25 @@ def _emptied(folder: int, parent: int) -> list[str]:
     return moved
 
 
-def replace_file(folder: int, name: str, content: bytes) -> None:
+def replace_file(folder: int, name: str, content: bytes, *, lasting: bool = False) -> None:
     """Make `name` a file with this content, whole or not at all, whatever was there before.
 
-    A folder of that name is moved aside: emptying it would be the agent's choice of work for us.
+    A folder of that name is moved aside: emptying it would be the agent's choice of work for us. With `lasting` it
+    survives a power cut.
     """
     temporary = f".{name}.{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
         with os.fdopen(os.open(temporary, flags, 0o664, dir_fd=folder), "wb") as file:
             file.write(content)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         _move_folder_aside(folder, name)
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        if lasting:
+            with contextlib.suppress(OSError):  # not every file system takes it for a folder
+                os.fsync(folder)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=folder)

@@ -107,7 +107,7 @@ class Mailbox:
         if len(content) > LARGEST_FILE:
             return False
         name = self._name()
-        await asyncio.to_thread(self._write, f"{name}{ASIDE}", content)
+        await asyncio.to_thread(self._write, f"{name}{ASIDE}", content, lasting=True)
         await record()
         await asyncio.to_thread(self._deliver, name)
         self._carrier.changed(self._folder)
@@ -147,9 +147,9 @@ class Mailbox:
         with walked_folder(self._root, layout.SESSION_INPUTS) as sessions:
             remove_tree(self._session, sessions)
 
-    def _write(self, name: str, content: bytes) -> None:
+    def _write(self, name: str, content: bytes, *, lasting: bool = False) -> None:
         with self._input() as folder:
-            replace_file(folder, name, content)
+            replace_file(folder, name, content, lasting=lasting)
 
     def _pending(self) -> set[int]:
         with self._input() as folder:
@@ -179,7 +179,8 @@ def make_mailbox(ipc: Path, session: str) -> None:
             make_folder(name, root)
         with opened_folder(layout.SESSION_INPUTS, root) as sessions:
             with os.scandir(sessions) as entries:
-                others = [entry.name for entry in entries if entry.name != session]
+                found = itertools.islice(entries, NAMES_AT_ONCE)  # the next session has the rest
+                others = [entry.name for entry in found if entry.name != session]
             for name in others:
                 with contextlib.suppress(OSError):
                     remove_tree(name, sessions)
