@@ -41,6 +41,7 @@ class Hands:
 
     async def make(self, session: str) -> Holder:
         given = plan("main", session, pattern=Pattern.STATEFULSET)
+        await self.vehicle.emptied(given.ref, Deadline.after(PATIENCE))
         return await self.vehicle.make(given, Deadline.after(PATIENCE))
 
     async def make_pod(self) -> str:
@@ -136,3 +137,18 @@ async def test_no_parked_agent_has_its_input_beside_another_agent_of_the_group(
         with pytest.raises(SessionFailed, match="still runs in the same group"):
             await starting
     assert reached == []
+
+
+async def test_a_start_that_waits_for_the_last_pod_of_its_set_can_be_cancelled_at_once(hands: Hands) -> None:
+    """A shutdown has half a minute, and a pod on a lost node does not go in that time."""
+    holder = await hands.make("s1")
+    await hands.make_pod()
+    await hands.tell(PODS, POD, {"phase": "Succeeded"})
+    async with next_process(hands) as backend:
+        starting = asyncio.create_task(backend.start(SessionSpec(plan("main", "s2", pattern=Pattern.STATEFULSET), b"")))
+        await hands.scaled_to_zero()
+        starting.cancel()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait({starting})
+        assert starting.cancelled()
+    assert await hands.vehicle.find(holder.ref) is None

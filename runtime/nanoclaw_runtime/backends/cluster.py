@@ -113,6 +113,7 @@ class ClusterBackend:
         try:
             async with self._turns[ref.folder]:
                 await self._await_predecessors(ref, deadline)
+                await vehicle.emptied(ref, deadline)
                 making = asyncio.create_task(vehicle.make(self._placed(plan), deadline), name=f"park-{ref.session}")
                 try:
                     holder = await asyncio.shield(making)
@@ -228,6 +229,7 @@ class ClusterBackend:
         vehicle = self._vehicles[spec.plan.config.pattern]
         deadline = Deadline.after(spec.plan.config.start_timeout)
         steps = Stopwatch()
+        await vehicle.emptied(ref, deadline)
         making = asyncio.create_task(
             vehicle.make(self._placed(replace(spec.plan, parked=False)), deadline), name=f"create-{ref.session}"
         )

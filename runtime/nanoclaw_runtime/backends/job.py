@@ -27,6 +27,9 @@ class JobVehicle:
         self._pods = pods
         self._client = pods.client
 
+    async def emptied(self, ref: SessionRef, deadline: Deadline) -> None:
+        """See `Vehicle.emptied`: at once, each session has a Job of its own."""
+
     async def make(self, plan: SessionPlan, deadline: Deadline) -> Holder:
         """See `Vehicle.make`."""
         made = await self._client.create(

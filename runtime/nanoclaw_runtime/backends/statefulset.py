@@ -34,10 +34,25 @@ class SetVehicle:
         self._pods = pods
         self._client = pods.client
 
+    async def emptied(self, ref: SessionRef, deadline: Deadline) -> None:
+        """See `Vehicle.emptied`: when the set's last pod is gone, whatever its state; the next one will have its name.
+
+        The set is asked, too: a pod that its controller is about to make is in no watch yet.
+        """
+        name = names.stateful_set(ref.folder)
+        pod = f"{name}-0"
+        while (found := await self._set(name)) is not None:
+            last = self._pods.watched.objects.get(pod)
+            if found.empty and last is None:
+                return
+            if deadline.passed:
+                raise SessionFailed(ref.session, _full(name) if last is None else diagnose.undead(last))
+            if found.spec.replicas and (left := holder_of(found.metadata)) is not None:
+                await self._scale_to_zero(left)
+            await self._pods.gone(pod, deadline)
+
     async def make(self, plan: SessionPlan, deadline: Deadline) -> Holder:
-        """See `Vehicle.make`; waits for the pod of the set's last session, whose name the next one will have."""
-        ref = plan.ref
-        await self._emptied(ref, deadline)
+        """See `Vehicle.make`."""
         made = await self._client.apply(
             STATEFUL_SETS,
             agent_set(plan),
@@ -46,7 +61,7 @@ class SetVehicle:
             namespace=self._pods.namespace,
             deadline=deadline,
         )
-        return _holder(slim(made, StatefulSet), ref)
+        return _holder(slim(made, StatefulSet), plan.ref)
 
     async def find(self, ref: SessionRef) -> Holder | None:
         """See `Vehicle.find`."""
@@ -106,23 +121,6 @@ class SetVehicle:
             except Conflict:  # its status moved on, most likely
                 continue
             return
-
-    async def _emptied(self, ref: SessionRef, deadline: Deadline) -> None:
-        """Return when the set of the group has no pod left, whatever state that is in. Raises SessionFailed.
-
-        The set is asked, too: a pod that its controller is about to make is in no watch yet.
-        """
-        name = names.stateful_set(ref.folder)
-        pod = f"{name}-0"
-        while (found := await self._set(name)) is not None:
-            last = self._pods.watched.objects.get(pod)
-            if found.empty and last is None:
-                return
-            if deadline.passed:
-                raise SessionFailed(ref.session, _full(name) if last is None else diagnose.undead(last))
-            if found.spec.replicas and (left := holder_of(found.metadata)) is not None:
-                await self._scale_to_zero(left)
-            await self._pods.gone(pod, deadline)
 
     async def _set(self, name: str) -> StatefulSet | None:
         try:

@@ -38,8 +38,12 @@ class Holder:
 class Vehicle(Protocol):
     """One way to have a pod for a session. Everything raises KubeError."""
 
+    async def emptied(self, ref: SessionRef, deadline: Deadline) -> None:
+        """Return when a pod can be asked for. Raises SessionFailed; may be cancelled at any moment."""
+        ...
+
     async def make(self, plan: SessionPlan, deadline: Deadline) -> Holder:
-        """Ask for the session's pod; nobody else of the group may have one."""
+        """Ask for the session's pod, once it is `emptied`; nobody else of the group may have one."""
         ...
 
     async def find(self, ref: SessionRef) -> Holder | None:
@@ -65,7 +69,7 @@ class Vehicle(Protocol):
     async def release(self, holder: Holder) -> None:
         """The session is over and everything it said is known: do what has to be done before the group's next one.
 
-        Returns at once; the next `make` waits for what was begun.
+        Returns at once; the next `emptied` waits for what was begun.
         """
         ...
 
