@@ -10,6 +10,7 @@ import pytest
 
 from nanoclaw_runtime.api.guard import BODY_LIMIT
 from nanoclaw_runtime.api.server import listen, serve_on
+from nanoclaw_runtime.contract.config import Transport
 from nanoclaw_runtime.domain.transfer import Portion
 from nanoclaw_runtime.store.records import EventType, MessageState
 from tests.support.served import TOKEN, whole_api
@@ -260,6 +261,14 @@ async def test_every_area_has_its_folder(house, http, area, folder):
     async with http.post(f"/v1/transfer/{area}/files/removal", json={"paths": ["note", "gone"]}) as answer:
         assert await answer.json() == {"files": 1}
     assert (await got(http, f"{area}/files"))["files"] == []
+
+
+@pytest.mark.parametrize(("area", "status"), [("groups/a/group", 422), ("groups/a/sessions", 422), ("global", 200)])
+async def test_files_that_only_agents_mount_are_refused_and_not_taken_for_none(house, http, area, status):
+    transfer = house.host.transfer
+    transfer._config = transfer._config.model_copy(update={"transport": Transport.BRIDGE})
+    async with http.get(f"/v1/transfer/{area}/files") as answer:
+        assert (answer.status, "runtime.transport" in await answer.text()) == (status, status == 422)
 
 
 async def test_secrets_never_reach_the_project(house, http):

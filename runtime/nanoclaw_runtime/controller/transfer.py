@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from nanoclaw_runtime.contract import layout
-from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec
+from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec, Transport
 from nanoclaw_runtime.controller.status import SessionStatus
 from nanoclaw_runtime.domain import project
 from nanoclaw_runtime.domain.errors import GroupBusy, GroupUnknown, TransferRefused
@@ -142,6 +142,8 @@ class Transfer:
         return self._place(area, folder)
 
     def _place(self, area: Area, folder: str | None) -> tuple[Path, archive.Wanted]:
+        if area in {Area.GROUP, Area.SESSIONS} and self._config.transport is Transport.BRIDGE:
+            raise _out_of_reach(self._known(folder))
         match area:
             case Area.GROUP:
                 return self._tree / layout.group_dir(self._known(folder)), not_logs
@@ -163,6 +165,14 @@ class Transfer:
         for session in self._sessions():
             if session.folder == folder:
                 raise GroupBusy(folder, session.session)
+
+
+def _out_of_reach(folder: str) -> TransferRefused:
+    return TransferRefused(
+        f"with the transport 'bridge' only the agents of group {folder!r} mount its files; set runtime.transport to "
+        "'volume', with runtime.placement 'controller-node' where claims are ReadWriteOnce, run `pulumi up`, repeat "
+        "this, and change it back afterwards"
+    )
 
 
 def _unreadable(root: Path, error: OSError) -> TransferRefused:
