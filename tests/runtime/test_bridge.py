@@ -286,6 +286,27 @@ async def test_the_last_report_tells_what_an_earlier_stream_did_not(bridged, box
     assert await box.pending() == set()
 
 
+async def test_an_input_that_a_power_cut_brought_back_is_told_again(bridged, box):
+    inputs = bridged.tree / "data/ipc/main/inputs/s1"
+    async with bridged.pod() as pod:
+        await box.send("taken", [1], recorded)
+        [copy] = inputs.glob("*.json")
+        content, version = copy.read_bytes(), copy.stat().st_mtime_ns
+        await until(lambda: texts(pod))
+        take(pod)
+        await until(lambda: not copy.exists())
+        await bridged.stop()
+        await bridged.start()
+        await until(lambda: bridged.streams)
+        aside = copy.with_suffix(".aside")
+        aside.write_bytes(content)
+        os.utime(aside, ns=(version, version))
+        aside.rename(copy)
+        bridged.changed("main")
+        await until(lambda: not copy.exists())
+        assert texts(pod) == []
+
+
 async def test_what_is_asked_of_a_stream_that_has_just_begun_is_answered_with_all_that_was_taken(
     bridged, box, monkeypatch
 ):

@@ -205,7 +205,8 @@ class _Talk:
         while True:
             match await self._channel.receive():
                 case Input(name, version, content):
-                    await asyncio.to_thread(self._inputs.accept, name, version, content)
+                    if not await asyncio.to_thread(self._inputs.accept, name, version, content):
+                        await self._channel.send(Taken(name, version))
                 case Snapshot(name, content):
                     await asyncio.to_thread(replace_snapshot, self._place.ipc, name, content)
                 case Handled(serial):

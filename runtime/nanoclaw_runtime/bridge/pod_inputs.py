@@ -52,13 +52,16 @@ class Inputs:
                 elif is_input(name.removesuffix(ASIDE)) and name.endswith(ASIDE):
                     os.unlink(name, dir_fd=here)
 
-    def accept(self, name: str, version: int, content: bytes) -> None:
-        """Put an input before the agent, unless it had it before."""
+    def accept(self, name: str, version: int, content: bytes) -> bool:
+        """Put an input before the agent, unless it had it before; False when it had, and has taken it."""
+        if not is_input(name):
+            return True
         entry = name, version
-        with self._turn:
-            if is_input(name) and entry not in self._noted:
-                with self._opened() as here:
-                    self._put(here, entry, content)
+        with self._turn, self._opened() as here:
+            if entry in self._noted:
+                return _is_there(here, name)
+            self._put(here, entry, content)
+            return True
 
     def taken(self, told: AbstractSet[Entry]) -> list[Entry]:
         """All that the agent took but for those that were `told`, in order."""
