@@ -99,6 +99,15 @@ async def test_more_files_than_are_carried_at_once_stay_behind_and_the_agent_sta
         assert list((pod.place.carried / "project").iterdir()) == []
 
 
+async def test_small_files_count_with_the_block_that_each_takes(bridged, monkeypatch):
+    monkeypatch.setattr(bridge, "LARGEST_CARRIED", 10_000)
+    (bridged.tree / "project").mkdir()
+    for name in ("one", "three", "two"):
+        (bridged.tree / "project" / name).touch()
+    async with bridged.pod() as pod:
+        assert sorted(path.name for path in (pod.place.carried / "project").iterdir()) == ["one", "three"]
+
+
 async def test_both_ends_live_while_files_are_looked_for_and_put_in_place(bridged, monkeypatch):
     monkeypatch.setattr(Channel.receive, "__defaults__", (0.5,))
     monkeypatch.setattr(bridge, "BEAT", 0.1)

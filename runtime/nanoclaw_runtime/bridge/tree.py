@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from nanoclaw_runtime.bridge.protocol import LATEST, Form, Request, StreamEnded
 from nanoclaw_runtime.contract import bridge, layout, names, wire
 from nanoclaw_runtime.domain.requests import RequestKind
@@ -25,6 +27,10 @@ SNAPSHOTS: Final = (wire.CURRENT_TASKS_FILE, wire.AVAILABLE_GROUPS_FILE)
 REPORTED_FILE: Final = ".reported"
 """Beside the inputs of a session whose last report has arrived; another process finds it, too."""
 _LONGEST_NAME: Final = 255
+_BLOCK: Final = 4096
+# Bytes that a file takes beyond its own; the kubelet, which evicts for too many, counts blocks.
+
+_log = structlog.get_logger(__name__)
 
 File = tuple[str, int]
 """Name and version."""
@@ -111,12 +117,16 @@ class SessionFiles:
         areas = [layout.PROJECT_DIR]
         if self.folder != names.MAIN_FOLDER:
             areas = [layout.GLOBAL_DIR, "/".join((layout.PROJECT_DIR, *skills.SOURCE))]
+        found = [
+            (f"{area}/{file.path}", file.size) for area in areas for file in archive.listing(self._tree / area).files
+        ]
         paths, room = [], bridge.LARGEST_CARRIED
-        for area in areas:
-            for file in archive.listing(self._tree / area).files:
-                if file.size <= room:
-                    paths.append(f"{area}/{file.path}")
-                    room -= file.size
+        for path, size in found:
+            if size + _BLOCK <= room:
+                paths.append(path)
+                room -= size + _BLOCK
+        if len(paths) < len(found):
+            _log.warning("bridge.left-behind", group=self.folder, files=len(found) - len(paths))
         return archive.pack(self._tree, paths)
 
     def _input(self) -> contextlib.AbstractContextManager[int]:

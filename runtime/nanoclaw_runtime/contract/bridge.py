@@ -62,7 +62,7 @@ LARGEST_REPORT: Final = 2 * 1024 * 1024
 LARGEST_HELLO: Final = 16 * 1024
 """Bytes of the first message, which anybody can send."""
 LARGEST_CARRIED: Final = 256 * 1024 * 1024
-"""Bytes of all files that are fetched at the start; what does not fit stays behind."""
+"""Bytes on the disk of all files that are fetched at the start; what does not fit stays behind."""
 REQUESTS_AT_ONCE: Final = 100
 """Of one folder, that were carried and are not dealt with."""
 REQUEST_BYTES_AT_ONCE: Final = 8 * 1024 * 1024
