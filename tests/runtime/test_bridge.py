@@ -224,6 +224,19 @@ async def test_hundreds_of_requests_arrive_a_hundred_at_a_time(bridged):
         await until(lambda: not list((pod.place.ipc / "tasks").iterdir()))
 
 
+async def test_requests_that_grow_while_they_wait_do_not_break_the_stream(bridged, box):
+    async with bridged.pod() as pod:
+        for content in ("{}", json.dumps("x" * 1_000_000)):
+            for number in range(20):
+                (pod.place.ipc / f"tasks/{number:02}.json").write_text(content)
+            await until(lambda: len(desk(bridged).names()) == 20)
+        await until(lambda: (bridged.tree / "data/ipc/main/tasks/07.json").stat().st_size > 1_000_000)
+        await box.send("text", [1], recorded)
+        await until(lambda: texts(pod) == ["text"])
+        assert await box.pending() == {1}
+        assert bridged.metrics.registry.get_sample_value("nanoclaw_bridge_lost_total") == 0
+
+
 @pytest.mark.parametrize(
     ("make", "problem"),
     [

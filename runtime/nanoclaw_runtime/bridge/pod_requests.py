@@ -73,7 +73,7 @@ class Requests:
             known = self._open.get(place)
             if self._stuck.get(place) == identity or (known is not None and known.identity == identity):
                 continue
-            if known is None and not self._has_room(kind):
+            if not self._has_room(place):
                 return
             request = _read(kind, name, found, folder)
             if request is not None:
@@ -81,9 +81,11 @@ class Requests:
                 self._open[place] = _Sent(request.serial, identity, len(request.content))
                 yield request
 
-    def _has_room(self, kind: str) -> bool:
-        few = sum(place[0] == kind for place in self._open) < bridge.REQUESTS_AT_ONCE
-        return few and sum(sent.size for sent in self._open.values()) <= bridge.REQUEST_BYTES_AT_ONCE
+    def _has_room(self, place: Place) -> bool:
+        """Beside the others: a file may have grown since it was sent."""
+        others = {other: sent.size for other, sent in self._open.items() if other != place}
+        few = sum(kind == place[0] for kind, _ in others) < bridge.REQUESTS_AT_ONCE
+        return few and sum(others.values()) <= bridge.REQUEST_BYTES_AT_ONCE
 
 
 def _names(folder: int) -> list[bytes]:
