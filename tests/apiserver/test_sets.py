@@ -22,7 +22,7 @@ from nanoclaw_runtime.domain.model import SessionSpec
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.deadline import Deadline
 from nanoclaw_runtime.kube.errors import NotFound, Target
-from nanoclaw_runtime.kube.resources import PODS, STATEFUL_SETS, Resource
+from nanoclaw_runtime.kube.resources import JOBS, PODS, STATEFUL_SETS, Resource
 from tests.support.plans import plan
 
 pytestmark = pytest.mark.apiserver
@@ -152,3 +152,36 @@ async def test_a_start_that_waits_for_the_last_pod_of_its_set_can_be_cancelled_a
             await asyncio.wait({starting})
         assert starting.cancelled()
     assert await hands.vehicle.find(holder.ref) is None
+
+
+async def test_a_parked_agent_on_a_lost_node_keeps_no_message_waiting(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pod never goes, because nobody there says so. It never had an input, so it may stay."""
+
+    async def attach(_client: KubeClient, name: str, **_: object) -> None:
+        raise NotFound(Target("attach", "pods", hands.namespace, name), "no node")
+
+    monkeypatch.setattr(cluster, "attach", attach)
+    monkeypatch.setattr(cluster, "UNUSED_GONE_WITHIN", 0.5)
+    parked = replace(plan("main", "s1", start_timeout=5), parked=True)
+    async with next_process(hands) as backend:
+        await backend.prepare(parked)
+        made = await hands.client.get(JOBS, names.job("main", "s1"), namespace=hands.namespace)
+        metadata = made["spec"]["template"]["metadata"] | {"name": "lost", "finalizers": ["example.com/node"]}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": made["spec"]["template"]["spec"]}
+        await hands.client.create(PODS, pod, namespace=hands.namespace)
+        running = {"name": "agent", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
+        running |= {"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
+        await hands.tell(PODS, "lost", {"phase": "Running", "containerStatuses": [running]})
+        with pytest.raises(SessionFailed):
+            await backend.start(SessionSpec(parked, b"{}"))
+        await hands.client.delete(PODS, "lost", namespace=hands.namespace)
+        await backend.pods.until(
+            "lost",
+            lambda pod: pod is not None and pod.metadata.deletion_timestamp is not None,
+            Deadline.after(PATIENCE),
+        )
+        await backend.prepare(replace(parked, ref=replace(parked.ref, session="s2")))
+        assert await hands.client.get(JOBS, names.job("main", "s2"), namespace=hands.namespace)
+    await hands.client.merge(PODS, "lost", {"metadata": {"finalizers": None}}, namespace=hands.namespace)

@@ -47,6 +47,9 @@ from nanoclaw_runtime.manifests.pod import CONTAINER
 
 log = structlog.get_logger(__name__)
 
+UNUSED_GONE_WITHIN: Final = 10.0
+"""Seconds for a parked agent that is not used to go, before its group's next start is tried without waiting for it."""
+
 REACHED_WITHIN: Final = 5.0
 """Seconds for a connection to a parked agent; beyond it its node is taken for lost, and another one is started."""
 
@@ -82,6 +85,8 @@ class ClusterBackend:
         """See `Backend.make_room`."""
         self._parked: dict[str, tuple[Vehicle, Holder]] = {}
         """By session: those that have had no input from us."""
+        self._never_fed: set[str] = set()
+        """Sessions parked by this process that never had an input: their pods write nothing, whatever becomes of them."""
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._nodes: dict[str, str] = {}
         """Of each group's last pod."""
@@ -123,6 +128,7 @@ class ClusterBackend:
         except KubeError as error:
             raise SessionFailed(ref.session, diagnose.api_failure(error)) from error
         self._parked[ref.session] = vehicle, holder
+        self._never_fed.add(ref.session)
         log.info("session.parked", session=ref.session, group=ref.folder)
         return PodSession(self._pods, vehicle, holder, stopped=self._forget)
 
@@ -150,6 +156,8 @@ class ClusterBackend:
                 sessions.append(PodSession(self._pods, vehicle, holder, stopped=self._forget))
         for session in known - {each.ref.session for each in sessions}:
             self._forget(session)
+        shown = {pod.metadata.label(labels.SESSION) for pod in self.pods.objects.values()}
+        self._never_fed &= shown | self._parked.keys()
         return sessions
 
     # A parked agent
@@ -183,8 +191,21 @@ class ClusterBackend:
                 )
         else:
             log.info("session.parked-stale", session=ref.session, group=ref.folder)
-        await vehicle.remove(holder)
+        await self._replaced(vehicle, holder)
         return None
+
+    async def _replaced(self, vehicle: Vehicle, holder: Holder) -> None:
+        """Take a parked agent away whose session is started anew. Raises SessionFailed where it does not go soon.
+
+        The next try has another session, and waits for nobody who never had an input.
+        """
+        try:
+            async with asyncio.timeout(UNUSED_GONE_WITHIN if holder.ref.session in self._never_fed else None):
+                await vehicle.remove(holder)
+        except TimeoutError:
+            pod = self._pods.pod_of(holder.ref.session)
+            lost = diagnose.undead(pod) if pod is not None else diagnose.vanished(holder.name, None)
+            raise SessionFailed(holder.ref.session, lost) from None
 
     async def _given(
         self,
@@ -201,6 +222,7 @@ class ClusterBackend:
         ref = spec.plan.ref
         # Its kind is known again, now that it has one.
         ours = replace(holder, ref=ref, pod=pod.metadata.uid)
+        self._never_fed.discard(ref.session)
         try:
             await self._send(spec, pod, streams, deadline)
             steps.lap("input")
@@ -260,7 +282,7 @@ class ClusterBackend:
         await self.pods.synced(deadline)
         while True:
             pods = [pod for pod in self.pods.objects.values() if pod.metadata.label(labels.GROUP) == group]
-            pods = [pod for pod in pods if not over(pod) and not self._elsewhere(pod)]
+            pods = [pod for pod in pods if not over(pod) and not self._elsewhere(pod) and not self._harmless(pod)]
             others = [pod for pod in pods if pod.metadata.label(labels.SESSION) != ref.session]
             if not others:
                 return
@@ -271,6 +293,10 @@ class ClusterBackend:
 
     def _elsewhere(self, pod: Pod) -> bool:
         return self._apart and (pod.metadata.annotations or {}).get(labels.NODE, self._node) != self._node
+
+    def _harmless(self, pod: Pod) -> bool:
+        """It is on its way out and never had an input, so it may stay on a lost node for as long as it likes."""
+        return pod.metadata.deletion_timestamp is not None and pod.metadata.label(labels.SESSION) in self._never_fed
 
     async def _running_pod(self, spec: SessionSpec, holder: Holder, vehicle: Vehicle, deadline: Deadline) -> Pod:
         """The session's pod, its container running. Raises SessionFailed as soon as it never will be."""
