@@ -86,7 +86,7 @@ class ClusterBackend:
         self._parked: dict[str, tuple[Vehicle, Holder]] = {}
         """By session: those that have had no input from us."""
         self._never_fed: set[str] = set()
-        """Sessions parked by this process that never had an input: their pods write nothing, whatever becomes of them."""
+        """Sessions this process parked that never had an input: their pods write nothing, whatever becomes of them."""
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._nodes: dict[str, str] = {}
         """Of each group's last pod."""
