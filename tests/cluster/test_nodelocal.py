@@ -20,7 +20,7 @@ from nanoclaw_runtime.store.records import EventType
 from tests.matrix.installations import node_root, open_nodes, up
 from tests.matrix.place import OnNodes
 
-pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(400), pytest.mark.xdist_group("wide")]
+pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(400), pytest.mark.wide]
 
 GROUPS = ("main", "a", "b", "c", "d", "e")
 GUESTS = ("guest", "visitor", "tourist")

@@ -18,7 +18,7 @@ from tests.support import cluster as support
 from tests.support.cluster import PATIENCE, awaited, awaited_pod, create_claim, create_pod, pod_spec
 from tests.support.world import run
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.wide]
 
 SERVE = "httpd -f -p 8080"
 STAY = [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}]

@@ -104,6 +104,7 @@ async def test_a_claim_of_one_pod_is_measured_by_one_pod(bench):
     assert await bench.left() == []
 
 
+@pytest.mark.wide
 async def test_another_node_is_measured_where_there_is_one(wide_bench):
     found = await wide_bench.told("--class", STORAGE_CLASS)
     assert measured(found) == OWN | seen(Where.SAME_NODE, Where.OTHER_NODE)
@@ -111,6 +112,7 @@ async def test_another_node_is_measured_where_there_is_one(wide_bench):
     assert await wide_bench.left() == []
 
 
+@pytest.mark.wide
 async def test_the_nodes_can_be_named(wide_bench):
     found = await wide_bench.told("--class", STORAGE_CLASS, "--nodes", "node-3,node-1")
     assert found["nodes"] == ["node-3", "node-1"]

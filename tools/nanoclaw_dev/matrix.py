@@ -67,7 +67,7 @@ def matrix(progress: Progress) -> int:
     if unavailable := set_up(progress):
         raise SetupError(unavailable)
     with tempfile.TemporaryDirectory(prefix="nanoclaw-matrix-") as folder:
-        command = [str(PROGRAMS / "pytest"), "tests/matrix", "-m", "matrix"]
+        command = [str(PROGRAMS / "pytest"), "tests/matrix", "tests/cluster", "-m", "matrix or wide"]
         code = subprocess.run(command, cwd=CHECKOUT, env={**os.environ, FOLDER: folder}, check=False).returncode
         found = read(Path(folder))
     text = page(found, at=datetime.now(UTC))
