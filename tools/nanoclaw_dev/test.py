@@ -66,7 +66,7 @@ def _no_node() -> str | None:
 
 
 def _pytest(progress: Progress) -> tuple[Outcome, str]:
-    """All tests but those of `make matrix`, with their output as it comes, except the closing line, which is returned."""
+    """All tests but those of `make matrix`, with their output as it comes; the closing line is returned."""
     started = time.monotonic()
     command = [str(PROGRAMS / "pytest"), *check.ON_ALL_CORES, "-m", "not wide and not matrix"]
     process = subprocess.Popen(
