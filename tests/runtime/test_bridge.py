@@ -41,10 +41,11 @@ def texts(pod):
 
 def take(pod):
     """What an agent takes, in its order."""
-    found = texts(pod)
-    for path in pod.inputs.glob("*.json"):
+    found = sorted(pod.inputs.glob("*.json"))  # looked at once: more may come meanwhile
+    taken = [json.loads(path.read_text())["text"] for path in found]
+    for path in found:
         path.unlink()
-    return found
+    return taken
 
 
 # What a pod begins with
