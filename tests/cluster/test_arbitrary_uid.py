@@ -117,5 +117,5 @@ async def test_main_reads_what_is_only_its_own(chat):
 
 async def test_the_guardrails_are_in_force_beside_it(chat):
     pod = plain_pod("stranger", **labels.component(labels.AGENT))
-    with pytest.raises(Forbidden, match="made by Jobs of nanoclaw-controller alone"):
+    with pytest.raises(Forbidden, match="made by Jobs or StatefulSets of nanoclaw-controller alone"):
         await chat.client.create(PODS, pod, namespace=chat.namespace)
