@@ -9,7 +9,7 @@ import time
 import pytest
 
 from nanoclaw_runtime.bridge import pod as pod_module
-from nanoclaw_runtime.bridge.protocol import DOWN, Channel, Hello, Input, Synced
+from nanoclaw_runtime.bridge.protocol import DOWN, Channel, Hello, Input, StreamEnded, Synced
 from nanoclaw_runtime.bridge.tree import SessionFiles
 from nanoclaw_runtime.contract import bridge
 from nanoclaw_runtime.domain.requests import RequestKind
@@ -414,6 +414,17 @@ async def test_what_was_taken_while_the_controller_was_away_is_told_afterwards(b
         again = bridged.mailbox()
         assert await again.pending() == {2}
         assert texts(pod) == ["two"]
+
+
+async def test_a_container_that_is_ended_in_the_moment_its_stream_breaks_ends(bridged, monkeypatch):
+    async def breaks(_talk):
+        asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
+        raise StreamEnded("cut")
+
+    monkeypatch.setattr(pod_module._Talk, "_down", breaks)
+    async with bridged.pod_that_waits() as pod:
+        await until(pod._life.done)
+        assert pod._life.cancelled()
 
 
 async def test_a_frozen_stream_is_given_up_by_both_ends_and_replaced(bridged, box, line, monkeypatch):

@@ -138,6 +138,9 @@ class PodBridge:
                 over = True
             except* OSError as errors:
                 _log.warning("bridge.broken", reason=reasons(errors))
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError  # a group of tasks that broke in the same moment does not tell
             if over:
                 return
             if asyncio.get_running_loop().time() - begun > bridge.SILENCE:
