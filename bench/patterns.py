@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from nanoclaw_dev.cluster.instance import Instance
 from nanoclaw_dev.docker_engine import DockerEngine
 from nanoclaw_dev.engine_binaries import EngineBinaries
 from nanoclaw_dev.progress import Progress, Step
-from nanoclaw_dev.trial import Chat, Installation
+from nanoclaw_dev.trial import Chat, Installation, node_root, open_nodes
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.kube.client import Manifest
 from nanoclaw_runtime.kube.resources import PODS
@@ -35,18 +35,47 @@ from nanoclaw_runtime.kube.resources import PODS
 RESULTS = Path(__file__).parent / "results"
 ROUNDS: Final = 30
 
-KINDS: Final = {
-    "jobcold": ("Job", "cold", "job", "never"),
-    "jobwarm": ("Job", "parked", "job", "always"),
-    "setcold": ("StatefulSet", "from zero", "statefulset", "never"),
-    "setwarm": ("StatefulSet", "parked", "statefulset", "always"),
-}
-"""Group → its pattern and beginning in words, and in the stack."""
-STACKS: Final[dict[str, dict[str, Any]]] = {
-    "volume": {},
-    "bridge": {"storageClass": render.DETACHABLE_CLASS, "accessMode": "ReadWriteOnce"},
-}
-"""Transport → storage."""
+COLD, PARKED = "cold", "parked"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A group whose messages find always the same."""
+
+    group: str
+    pattern: str
+    beginning: str
+    settings: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Stack:
+    name: str
+    runtime: dict[str, Any]
+    storage: dict[str, Any]
+    kinds: tuple[Kind, ...]
+
+
+CLAIMS: Final = (
+    Kind("jobcold", "Job", COLD, {"pattern": "job", "warm": "never"}),
+    Kind("jobwarm", "Job", PARKED, {"pattern": "job", "warm": "always"}),
+    Kind("setcold", "StatefulSet", "from zero", {"pattern": "statefulset", "warm": "never"}),
+    Kind("setwarm", "StatefulSet", PARKED, {"pattern": "statefulset", "warm": "always"}),
+)
+NODES: Final = (
+    Kind("nodecold", "nodelocal", COLD, {"warm": "never"}),
+    Kind("nodewarm", "nodelocal", PARKED, {"warm": "always"}),
+)
+STACKS: Final = (
+    Stack("volume", {"transport": "volume"}, {}, CLAIMS),
+    Stack(
+        "bridge",
+        {"transport": "bridge"},
+        {"storageClass": render.DETACHABLE_CLASS, "accessMode": "ReadWriteOnce"},
+        CLAIMS,
+    ),
+    Stack("node's disk", {"pattern": "nodelocal"}, {}, NODES),
+)
 
 
 BY_HAND, DOCKED = "handmade Job + attach", "docker run"
@@ -78,10 +107,10 @@ def main(rounds: int) -> None:
             with cluster, DockerEngine(folder / "docker") as docker:
                 _, agent = images.build_images(progress)
                 docker.load(agent.archive)
-                for transport, storage in STACKS.items():
-                    installation = _up(cluster, binaries, folder / transport, transport, storage)
-                    with progress.step(f"Measuring {rounds} rounds with transport {transport}") as step:
-                        bench = Bench(transport, docker, agent.reference, found, follow_ups)
+                for number, stack in enumerate(STACKS):
+                    installation = _up(cluster, binaries, folder / f"stack{number}", stack)
+                    with progress.step(f"Measuring {rounds} rounds of {stack.name}") as step:
+                        bench = Bench(stack, docker, agent.reference, found, follow_ups)
                         asyncio.run(bench.measure(installation, rounds, step))
                     installation.leave()
         finally:
@@ -91,28 +120,24 @@ def main(rounds: int) -> None:
     progress.say(text)
 
 
-def _up(
-    cluster: Cluster, binaries: EngineBinaries, folder: Path, transport: str, storage: dict[str, Any]
-) -> Installation:
-    groups = [
-        {"folder": folder, "name": folder, "requiresTrigger": False, "pattern": pattern, "warm": warm}
-        for folder, (_, _, pattern, warm) in KINDS.items()
-    ]
-    groups.append({"folder": start.BASELINE, "name": start.BASELINE, "requiresTrigger": False, "warm": "never"})
-    runtime = {
-        "transport": transport,
-        "maxConcurrentSessions": 10,
-        "idleTimeout": 2,
-        "closeGrace": 10,
-        "parking": {"pods": 2},
+def _up(cluster: Cluster, binaries: EngineBinaries, folder: Path, stack: Stack) -> Installation:
+    groups: list[dict[str, Any]] = [{"folder": kind.group} | kind.settings for kind in stack.kinds]
+    groups.append({"folder": start.BASELINE, "warm": "never"})
+    runtime = {"maxConcurrentSessions": 10, "idleTimeout": 2, "closeGrace": 10, "parking": {"pods": 2}} | stack.runtime
+    settings: dict[str, Any] = {
+        "runtime": runtime,
+        "groups": [{"name": group["folder"], "requiresTrigger": False} | group for group in groups],
+        "storage": stack.storage,
     }
-    settings = {"runtime": runtime, "groups": groups, "storage": storage}
+    if stack.kinds is NODES:
+        settings |= open_nodes(cluster, folder)
+        runtime |= {"nodeRoot": node_root(folder)}
     return Installation.up(cluster, binaries, folder, settings=settings, layout="per-type")
 
 
 @dataclass
 class Bench:
-    transport: str
+    stack: Stack
     docker: DockerEngine
     image: str
     found: dict[str, Times]
@@ -124,24 +149,26 @@ class Bench:
         async with installation.chat() as chat:
             for number in range(-1, rounds):  # the first round warms caches up and does not count
                 step.note(f"{max(number, 0)}/{rounds}")
-                for group, (pattern, beginning, _, _) in KINDS.items():
-                    times = await self._ours(chat, group, parked=beginning == "parked")
+                for kind in self.stack.kinds:
+                    times = await self._ours(replace(chat, group=kind.group), kind)
                     if number >= 0:
-                        self._keep(f"{pattern}, {self.transport}, {beginning}", *times)
-                if self.transport == "volume":
+                        self._keep(f"{kind.pattern}, {self.stack.name}, {kind.beginning}", *times)
+                if self.stack is STACKS[0]:
                     by_hand, docked = start.Times(), start.Times()
                     await start.handmade(chat.client, chat.namespace, self.image, f"r{number + 1}", by_hand)
                     await start.by_docker(self.docker, self.image, docked)
                     if number >= 0:
                         self._keep(BY_HAND, by_hand.input[0], by_hand.answer[0])
                         self._keep(DOCKED, docked.input[0], docked.answer[0])
-            for group in ("jobcold", "setcold"):
-                pattern, *_ = KINDS[group]
-                self.follow_ups[f"{pattern}, {self.transport}"] = await start.follow_ups(chat, group)
+            for kind in self.stack.kinds:
+                if kind.beginning != PARKED:
+                    seconds = await start.follow_ups(replace(chat, group=kind.group), kind.group)
+                    self.follow_ups[f"{kind.pattern}, {self.stack.name}"] = seconds
 
-    async def _ours(self, chat: Chat, group: str, *, parked: bool) -> tuple[float, float]:
+    async def _ours(self, chat: Chat, kind: Kind) -> tuple[float, float]:
         """One message; seconds until the agent has it, and until its answer."""
-        if parked:
+        group = kind.group
+        if kind.beginning == PARKED:
             await self._parked(chat, group)
         sent_at = time.time()
         sent = await chat.send(group, "hello")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from nanoclaw_dev import engine_binaries
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.docker_engine import DockerEngine
-from nanoclaw_dev.trial import Installation, namespace_of
+from nanoclaw_dev.trial import Installation, node_root, open_nodes
 from nanoclaw_runtime.contract.config import Pattern
 from nanoclaw_runtime.kube.client import KubeClient
 from tests.matrix.columns import Column
@@ -36,26 +35,6 @@ def up_on_nodes(cluster: Cluster, folder: Path, settings: dict[str, Any]) -> Ins
     opened = settings | open_nodes(cluster, folder)
     opened["runtime"] = settings["runtime"] | {"pattern": "nodelocal", "nodeRoot": node_root(folder)}
     return up(cluster, folder, opened)
-
-
-def open_nodes(cluster: Cluster, folder: Path) -> dict[str, Any]:
-    """What an operator does by hand for the pattern nodelocal: a namespace that permits it, a folder on each node."""
-    name = namespace_of(folder)
-    level = {"pod-security.kubernetes.io/enforce": "privileged"}
-    cluster.control_plane.api.apply(
-        f"/api/v1/namespaces/{name}",
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": level}},
-    )
-    for node in cluster.nodes:
-        own = node.place.folder / Path(node_root(folder)).relative_to("/var/lib")
-        own.mkdir(mode=0o750)
-        shutil.chown(own, 1000, 1000)
-    return {"namespace": {"name": name, "create": False}}
-
-
-def node_root(folder: Path) -> str:
-    """Below the one folder that each node of the embedded cluster has to itself."""
-    return f"/var/lib/kubelet/{namespace_of(folder)}"
 
 
 def up(cluster: Cluster, folder: Path, settings: dict[str, Any]) -> Installation:

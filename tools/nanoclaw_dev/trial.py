@@ -117,6 +117,26 @@ def namespace_of(folder: Path) -> str:
     return f"trial-{folder.name.lower().replace('_', '-')}"
 
 
+def open_nodes(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    """What an operator does by hand for the pattern nodelocal: a namespace that permits it, a folder on each node."""
+    name = namespace_of(folder)
+    level = {"pod-security.kubernetes.io/enforce": "privileged"}
+    cluster.control_plane.api.apply(
+        f"/api/v1/namespaces/{name}",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": level}},
+    )
+    for node in cluster.nodes:
+        own = node.place.folder / Path(node_root(folder)).relative_to("/var/lib")
+        own.mkdir(mode=0o750)
+        shutil.chown(own, 1000, 1000)
+    return {"namespace": {"name": name, "create": False}}
+
+
+def node_root(folder: Path) -> str:
+    """Below the one folder that each node of the embedded cluster has to itself."""
+    return f"/var/lib/kubelet/{namespace_of(folder)}"
+
+
 def _agent(image: str) -> dict[str, Any]:
     resources = {"cpuRequest": "20m", "memoryRequest": "32Mi", "cpuLimit": "1", "memoryLimit": "128Mi"}
     return {"image": image, "imagePullPolicy": "Never", "resources": resources}
@@ -139,6 +159,8 @@ class Chat:
     """A person, or several, in the installation's chats."""
 
     remote: Remote
+    group: str | None = None
+    """Whose events are looked at; of all groups where it is None, which a controller a node cannot tell apart."""
 
     @property
     def client(self) -> KubeClient:
@@ -163,8 +185,8 @@ class Chat:
                 await asyncio.sleep(RECONNECT)
 
     def events(self, after: int) -> AsyncGenerator[EventView]:
-        """Every event of every group behind `after`, without an end."""
-        return self.remote.events(None, after=after)
+        """Every event behind `after`, without an end."""
+        return self.remote.events(self.group, after=after)
 
     async def answer(self, sent: AcceptedView) -> EventView:
         """The `answer` event that finishes the message."""
