@@ -27,6 +27,7 @@ class Row:
     play: Callable[..., Awaitable[None]]
     """Called with the place and the scenes."""
     groups: tuple[str, ...]
+    """Its own, so that no agent of another row is there yet."""
     act: int = 1
     """Rows of one act are played at the same time; those of a later one take away what others stand on."""
 
@@ -169,8 +170,8 @@ ROWS = (
     Row("output of 1 MB", big_output, ("big",)),
     Row("data survives", survives, ("Data_1",)),
     Row("five groups at once", five_at_once, ("g1", "g2", "g3", "g4", "g5")),
-    Row("controller crashes", controller_crash, ("g1",), act=2),
-    Row("adopted after a restart", adopt, ("g2",), act=3),
+    Row("controller crashes", controller_crash, ("crash",), act=2),
+    Row("adopted after a restart", adopt, ("adopt",), act=3),
     Row("node crashes", node_crash, ("g6",), act=4),
 )
 """In the order they are begun."""
