@@ -6,6 +6,9 @@ import pytest
 
 from nanoclaw_runtime.contract.config import ParkingSettings
 from nanoclaw_runtime.controller.status import Warmth
+from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind
+from nanoclaw_runtime.domain.model import SessionRef
+from tests.support.fake_backend import FakeAgent
 from tests.support.house import House
 
 
@@ -108,3 +111,17 @@ async def test_a_session_that_fails_leaves_agents_of_other_groups_alone(house):
     await until_warm(house, "a", Warmth.NONE)
     assert (await house.group()).warm is Warmth.WAITING
     assert session in house.backend.parked
+
+
+async def test_what_a_failed_parking_left_behind_bars_no_later_one(house):
+    """As when the cluster did not answer while it was to be taken away again."""
+    stray = FakeAgent(SessionRef("main", "stray"), {}, house.tmp_path, parked="somehow")
+    refused = Diagnosis(FailureKind.START_TIMEOUT, "pod of session stray still runs", "Busy.")
+    house.backend.park_refusals.append(refused)
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    house.backend.parked["stray"] = stray
+    await agent.say("one")
+    await agent.exit()
+    async with asyncio.timeout(20):
+        await stray.gone()

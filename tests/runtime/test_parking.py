@@ -39,7 +39,7 @@ class Yard:
         )
         self.groups = {folder: GroupSpec(folder=folder, name=folder.upper()) for folder in "abc"}
         self.used = {folder: self.at(-ago) for ago, folder in enumerate("abc")}
-        self.due, self.busy = {}, set()
+        self.due, self.busy, self.swept = {}, set(), []
         self.broken, self.looks = None, 0
         self.plans = asyncio.Event()
         self.plans.set()
@@ -62,6 +62,7 @@ class Yard:
             metrics=self.metrics,
             groups=self.groups.values,
             busy=self.busy.__contains__,
+            sweep=self.sweep,
             new_session=self.new_session,
             plan=self.plan,
             fingerprint=fingerprint,
@@ -76,6 +77,9 @@ class Yard:
         self._life.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._life
+
+    async def sweep(self, folder):
+        self.swept.append(folder)
 
     def new_session(self):
         self.sessions += 1

@@ -80,6 +80,10 @@ class Controller:
             await self._runs.take_up_waiting()
             self._parking.changed()
 
+    async def sweep(self, folder: str) -> None:
+        """End agents of the group that belong to nobody."""
+        await self._runs.sweep(folder)
+
     def busy(self, folder: str) -> bool:
         """Whether the group has a session, waits for one, or will come back by itself. Only once it runs."""
         return self._runs.busy(folder)

@@ -134,6 +134,7 @@ class Host:
                 metrics=metrics,
                 groups=lambda: [group for group in self.groups.all() if not self.groups.pending(group.folder)],
                 busy=self._busy,
+                sweep=self._sweep,
                 new_session=new_session_id,
                 plan=lambda group, session: plans.of(group, SessionRef(group.folder, session), parked=True),
                 fingerprint=fingerprint,
@@ -182,6 +183,9 @@ class Host:
             parts.create_task(self._courier.run(), name="courier")
             for channel in self._channels:
                 parts.create_task(channel.run(self._inbound), name=f"channel {channel.name}")
+
+    async def _sweep(self, folder: str) -> None:
+        await self.controller.sweep(folder)
 
     def _busy(self, folder: str) -> bool:
         return self.controller.busy(folder)

@@ -70,6 +70,8 @@ class Means:
     """Those whose agents can be started now."""
     busy: Callable[[str], bool]
     """Whether the group has a session, waits for one, or backs off."""
+    sweep: Callable[[str], Awaitable[None]]
+    """End agents of the group that belong to nobody: a parking that failed may have left one, which bars the next."""
     new_session: Callable[[], str]
     """The id of a session that does not exist yet."""
     plan: Callable[[GroupSpec, str], Awaitable[SessionPlan]]
@@ -256,12 +258,16 @@ class Parking:
         return self._begin(folder, self._park(agent, group))
 
     async def _park(self, agent: ParkedAgent, group: GroupSpec) -> None:
+        failed = False
         try:
             agent.running = await self._prepared(agent, group)
         except Exception as error:  # noqa: BLE001 - told in full where it is not one of ours
             self._not_parked(agent, error)
+            failed = not agent.taken
         if agent.running is None:
             self._forget(agent)
+        if failed:
+            await self._means.sweep(agent.folder)
 
     async def _prepared(self, agent: ParkedAgent, group: GroupSpec) -> RunningSession | None:
         """The agent, asked for; None where none is parked, or a session has taken its place meanwhile."""

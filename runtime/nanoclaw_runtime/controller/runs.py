@@ -231,7 +231,7 @@ class Runs:
             self._beginning.pop(ref.folder, None)
             self._parking.changed()
         if ending is Ending.FAILED or task is not None:
-            self._running_tasks.create_task(self._sweep(ref.folder), name=f"sweep of {ref.folder}")
+            self._running_tasks.create_task(self.sweep(ref.folder), name=f"sweep of {ref.folder}")
         return Ending.MORE if task is not None and ending is Ending.FAILED else ending
 
     async def _log_run(self, task: str, ref: SessionRef, begun: datetime, result: Result) -> None:
@@ -249,7 +249,7 @@ class Runs:
     async def _after_task(self, folder: str) -> Ending:
         return Ending.MORE if await self._more_waits(folder) else Ending.DONE
 
-    async def _sweep(self, folder: str) -> None:
+    async def sweep(self, folder: str) -> None:
         """Stop agents of the group that no session stays with, so that they do not block the next one.
 
         A start or a stop that failed while the cluster did not answer may have left one behind.
