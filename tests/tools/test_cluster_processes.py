@@ -180,3 +180,15 @@ def test_attached_programs_die_with_whoever_started_them(tmp_path):
     Processes(tmp_path / "detached", tmp_path, attached=False).stop("sleeper")
     os.close(attached)
     os.close(detached)
+
+
+def test_a_number_that_a_thread_has_now_is_no_process() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        with processes._handle(thread.native_id) as handle:
+            assert handle is None
+    finally:
+        done.set()
+        thread.join()

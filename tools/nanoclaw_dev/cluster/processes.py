@@ -8,6 +8,7 @@ that runs as wanted does nothing; one that runs with other arguments or files is
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -205,7 +206,10 @@ def children(pid: int) -> list[int]:
 def _handle(pid: int) -> Iterator[int | None]:
     try:
         handle = os.pidfd_open(pid)
-    except ProcessLookupError:
+    except OSError as error:
+        # A number that was given out again, to a thread: kernels say so in two ways.
+        if error.errno not in {errno.ESRCH, errno.ENOENT, errno.EINVAL}:
+            raise
         yield None
         return
     try:
