@@ -2,8 +2,8 @@
 
 Beside it, in turns in the same run: a Job made by hand with the same manifest and claims, and `docker run`. What is
 measured begins when the controller has committed the message and ends when the agent's stdin is closed behind its
-input; all clocks are this machine's. Nothing else runs meanwhile: each turn waits until what was used up is parked
-anew.
+input; all clocks are this machine's. No other agent runs meanwhile: each turn waits until what was used up is parked
+anew. What else the machine does is not known here: the load is told.
 
     python -m bench.patterns [rounds]
 """
@@ -213,8 +213,8 @@ def ready(pod: Manifest) -> bool:
 
 def report(about: str, found: dict[str, Times], follow_ups: dict[str, list[float]], rounds: int) -> str:
     intro = (
-        f"{about}. The reference agent, image present, one node, {rounds} rounds of each kind in turns, nothing "
-        "else at work. The agent has its input when its stdin is closed behind it; for ours the time begins with the "
+        f"{about}. The reference agent, image present, one node, {rounds} rounds of each kind in turns, no other "
+        f"agent at work; load when done {os.getloadavg()[0]:.1f}. The agent has its input when its stdin is closed behind it; for ours the time begins with the "
         "message's commit, for the Job made by hand with the call that creates it, for Docker with the start of "
         "`docker run`."
     )
