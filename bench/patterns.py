@@ -2,8 +2,8 @@
 
 Beside it, in turns in the same run: a Job made by hand with the same manifest and claims, and `docker run`. What is
 measured begins when the controller has committed the message and ends when the agent's stdin is closed behind its
-input; all clocks are this machine's. No other agent runs meanwhile: each turn waits until what was used up is parked
-anew. What else the machine does is not known here: the load is told.
+input; all clocks are this machine's. A group's next message waits until what was used up is gone or parked anew;
+other groups' agents end and are parked meanwhile. What else the machine does is not known here: its load is told.
 
     python -m bench.patterns [rounds]
 """
@@ -144,6 +144,8 @@ class Bench:
     follow_ups: dict[str, list[float]]
     used: set[str] = field(default_factory=set)
     """Sessions that have had their message."""
+    last: dict[str, str] = field(default_factory=dict)
+    """Group → the latest of them."""
 
     async def measure(self, installation: Installation, rounds: int, step: Step) -> None:
         async with installation.chat() as chat:
@@ -168,8 +170,11 @@ class Bench:
     async def _ours(self, chat: Chat, kind: Kind) -> tuple[float, float]:
         """One message; seconds until the agent has it, and until its answer."""
         group = kind.group
+        if group in self.last:
+            await self._gone(chat, self.last[group])
         if kind.beginning == PARKED:
             await self._parked(chat, group)
+        await asyncio.sleep(CALM)
         sent_at = time.time()
         sent = await chat.send(group, "hello")
         arrived = await chat.until(lambda event: event.id == sent.event, after=sent.event - 1)
@@ -177,17 +182,15 @@ class Bench:
         answer = await chat.answer(sent)
         session = answer.payload["session"]
         self.used.add(session)
-        await chat.over(session, after=answer.id)
-        await self._gone(chat, session)
+        self.last[group] = session
         return (running.created - arrived.created).total_seconds(), answer.created.timestamp() - sent_at
 
     async def _parked(self, chat: Chat, group: str) -> None:
-        """Return when an agent of the group waits for its input, and the machine has calmed down."""
+        """Return when an agent of the group waits for its input."""
         selector = f"{labels.GROUP}={names.slug(group)}"
         while True:
             pods = await chat.client.list(PODS, namespace=chat.namespace, labels=selector)
             if any(ready(pod) and pod["metadata"]["labels"][labels.SESSION] not in self.used for pod in pods):
-                await asyncio.sleep(CALM)
                 return
             await asyncio.sleep(LOOK)
 
@@ -213,10 +216,10 @@ def ready(pod: Manifest) -> bool:
 
 def report(about: str, found: dict[str, Times], follow_ups: dict[str, list[float]], rounds: int) -> str:
     intro = (
-        f"{about}. The reference agent, image present, one node, {rounds} rounds of each kind in turns, no other "
-        f"agent at work; load when done {os.getloadavg()[0]:.1f}. The agent has its input when its stdin is closed behind it; for ours the time begins with the "
-        "message's commit, for the Job made by hand with the call that creates it, for Docker with the start of "
-        "`docker run`."
+        f"{about}, when done {os.getloadavg()[0]:.1f}. The reference agent, image present, one node, {rounds} rounds "
+        "of each kind in turns; what ended before goes and is parked anew meanwhile. The agent has its input when its "
+        "stdin is closed behind it; for ours the time begins with the message's commit, for the Job made by hand with "
+        "the call that creates it, for Docker with the start of `docker run`."
     )
     ways = (
         "`cold`: nothing of the group is there. `from zero`: its StatefulSet is, with no replica. `parked`: an agent "
