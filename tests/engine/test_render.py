@@ -117,7 +117,7 @@ class Step:
 
 
 def test_an_unknown_stack_is_told_with_those_there_are(tmp_path):
-    with pytest.raises(SetupError, match=r"no stack 'prod' in .*: name one of dev, .*production.* by STACK=…"):
+    with pytest.raises(SetupError, match=r"no stack 'prod' in .*: name one of bridge, dev, .*production.* by STACK=…"):
         render.render(Progress(io.StringIO()), "prod", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Final, Literal, Self
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from nanoclaw_runtime.api.guard import PREFIX
 from nanoclaw_runtime.api.schemas import Answer, Body, Text
-from nanoclaw_runtime.contract.config import ContainerConfig, Folder, GroupSpec, Priority
+from nanoclaw_runtime.contract.config import ContainerConfig, Folder, GroupSpec, Pattern, Priority, Warm
 from nanoclaw_runtime.controller.groups import GroupBook, Sessions
 from nanoclaw_runtime.controller.status import Origin
 
@@ -18,6 +18,12 @@ BY_API = "api"
 
 Name = Annotated[Text, Field(max_length=200)]
 Ranked = Annotated[Priority, Field(strict=False)]
+
+
+_PATTERNS: Final[dict[str, Literal[Pattern.JOB, Pattern.STATEFULSET]]] = {
+    "job": Pattern.JOB,
+    "statefulset": Pattern.STATEFULSET,
+}
 
 
 class NewGroup(Body):
@@ -31,6 +37,11 @@ class NewGroup(Body):
     """Whether only messages that begin with `@<assistant name>` are answered."""
     priority: Ranked = Priority.NORMAL
     container_config: ContainerConfig = ContainerConfig()
+    pattern: Literal["job", "statefulset"] | None = None
+    """Where its agents run, when not as the stack says."""
+    warm: Annotated[Warm, Field(strict=False)] = Warm.AUTO
+    """Whether its agent is started before its message."""
+    ephemeral: bool = False
 
     def spec(self) -> GroupSpec:
         return GroupSpec(
@@ -40,6 +51,9 @@ class NewGroup(Body):
             requires_trigger=self.requires_trigger,
             priority=self.priority,
             container_config=self.container_config,
+            pattern=_PATTERNS[self.pattern] if self.pattern else None,
+            warm=self.warm,
+            ephemeral=self.ephemeral,
         )
 
 

@@ -40,6 +40,7 @@ class Listener:
     def __init__(self, serve: Serve, tls: ssl.SSLContext) -> None:
         self._serve, self._tls = serve, tls
         self._from: Counter[str] = Counter()
+        self._open: set[socket.socket] = set()
         self.port = 0
         self.bound = asyncio.Event()
 
@@ -49,7 +50,9 @@ class Listener:
             listening.settimeout(0)
             self.port = listening.getsockname()[1]
             self.bound.set()
-            async with asyncio.TaskGroup() as connections:
+            async with contextlib.AsyncExitStack() as stack:
+                stack.callback(self._close)  # those whose task was cancelled before it began
+                connections = await stack.enter_async_context(asyncio.TaskGroup())
                 while True:
                     try:
                         connection, (host, *_) = await loop.sock_accept(listening)
@@ -61,6 +64,7 @@ class Listener:
                         connection.close()
                     else:
                         self._from[host] += 1
+                        self._open.add(connection)
                         connections.create_task(self._one(connection, host), name=f"bridge connection of {host}")
                     await asyncio.sleep(0)  # accepting gives way to nobody while others knock
 
@@ -77,7 +81,12 @@ class Listener:
             _log.exception("bridge.broke", address=host)
         finally:
             connection.close()
+            self._open.discard(connection)
             asyncio.get_running_loop().call_later(REST, self._free, host)
+
+    def _close(self) -> None:
+        for connection in self._open:
+            connection.close()
 
     def _free(self, host: str) -> None:
         self._from[host] -= 1
