@@ -28,6 +28,9 @@ FOLDER = "NANOCLAW_CELLS"
 LONGEST = 400
 # Characters of a note.
 
+WHOLE = {0, 1}
+# What pytest ends with when every test was run, whatever came of it: half a table is no page.
+
 INTRODUCTION = """\
 # What was shown of every way to run agents
 
@@ -63,7 +66,10 @@ Column = Mapping[str, Cell]
 
 
 def matrix(progress: Progress) -> int:
-    """Run it, print the tables and write the page; returns the exit code. Raises SetupError."""
+    """Run it, print the tables and, unless it was interrupted, write the page; returns the exit code.
+
+    Raises SetupError.
+    """
     if unavailable := set_up(progress):
         raise SetupError(unavailable)
     with tempfile.TemporaryDirectory(prefix="nanoclaw-matrix-") as folder:
@@ -72,7 +78,8 @@ def matrix(progress: Progress) -> int:
         found = read(Path(folder))
     text = page(found, at=datetime.now(UTC))
     progress.say(text)
-    PAGE.write_text(text)
+    if code in WHOLE:
+        PAGE.write_text(text)
     return code
 
 
