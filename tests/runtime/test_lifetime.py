@@ -1,5 +1,7 @@
 """How long a session lives, as a table: limits are idle 10, silence 40, grace 2 seconds."""
 
+from dataclasses import replace
+
 import pytest
 
 from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig
@@ -73,3 +75,11 @@ def test_a_task_is_asked_to_end_soon_after_its_last_answer():
 )
 def test_which_outputs_end_a_turn(output, expected):
     assert ends_turn(output) is expected
+
+
+def test_a_session_that_cannot_be_spoken_to_ends_with_its_turn_or_at_its_deadline():
+    limits = Limits(idle=1800, silence=1830, grace=20)
+    drained = Moments(active=0, answered=0, closed=0, until=600, open_turns=1)
+    assert verdict(drained, limits, 599) == (Verdict.WAIT, 600)
+    assert verdict(drained, limits, 600) == (Verdict.END_CLOSED, 600)
+    assert verdict(replace(drained, open_turns=0), limits, 1) == (Verdict.END_CLOSED, 1)
