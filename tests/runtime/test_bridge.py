@@ -238,13 +238,20 @@ async def test_requests_that_grow_while_they_wait_do_not_break_the_stream(bridge
         assert bridged.metrics.registry.get_sample_value("nanoclaw_bridge_lost_total") == 0
 
 
+def a_large_file(file):
+    """Made beside and renamed, as the agent does: a file written in place is carried while it is still small."""
+    aside = file.with_suffix(".tmp")
+    aside.write_bytes(b"x" * (LARGEST_FILE + 1))
+    aside.rename(file)
+
+
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
         pytest.param(lambda file: file.mkdir(), "no plain file", id="folder"),
         pytest.param(lambda file: file.symlink_to("/etc/passwd"), "no plain file", id="link"),
         pytest.param(os.mkfifo, "no plain file", id="pipe"),
-        pytest.param(lambda file: file.write_bytes(b"x" * (LARGEST_FILE + 1)), "larger than", id="large"),
+        pytest.param(a_large_file, "larger than", id="large"),
     ],
 )
 async def test_what_is_no_request_is_told_as_such_and_goes(bridged, make, problem):
