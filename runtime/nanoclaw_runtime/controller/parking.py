@@ -3,7 +3,8 @@
 What is parked here belongs to no session until `take` gives it to one. Each group has at most one agent, and
 one thing done to it at a time: who takes or begins something waits with `settled` for what is under way.
 A process that ends leaves parked agents alone; the next one is told of them with `adopt`. Not here: for
-whom, how many and when (`domain.parking`), and what a parked pod is (`backends`).
+whom, how many and when (`domain.parking`), what follows when it fails (`parking_failures`), and what a parked pod
+is (`backends`).
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ import structlog
 from nanoclaw_runtime.backends.base import Backend, RunningSession
 from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec, Transport, Warm
 from nanoclaw_runtime.controller.parked_agent import ParkedAgent
+from nanoclaw_runtime.controller.parking_failures import ParkingFailures
 from nanoclaw_runtime.controller.status import Warmth
-from nanoclaw_runtime.domain.errors import FailureKind, NanoclawError, SessionFailed
+from nanoclaw_runtime.domain.errors import NanoclawError
 from nanoclaw_runtime.domain.model import SessionPlan
 from nanoclaw_runtime.domain.parking import (
-    LONGEST_BACK_OFF,
     Action,
-    BackOff,
     Budget,
     Candidate,
     Drop,
@@ -53,7 +53,6 @@ STOP_AGAIN: Final = 30.0
 """Seconds until an agent is dropped again that did not go."""
 
 NO_GRACE: Final = timedelta(0)
-_NO_ROOM: Final = frozenset({FailureKind.QUOTA, FailureKind.UNSCHEDULABLE})
 
 _log = structlog.get_logger(__name__)
 
@@ -97,9 +96,7 @@ class Parking:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._changes = asyncio.Event()
-        self._closed = BackOff()
-        self._failing: dict[str, BackOff] = {}
-        self._told: dict[str, str] = {}
+        self._failures = ParkingFailures(means.metrics)
         self._parks = True
         self._show_metrics()
 
@@ -119,7 +116,7 @@ class Parking:
             return None
         agent.taken = True
         del self._agents[folder]
-        self._forgive(folder)
+        self._failures.taken(folder)
         self._means.metrics.parking_hits.inc()
         return agent.session
 
@@ -157,7 +154,7 @@ class Parking:
         Nothing is parked for a while then: whatever needs the room has it.
         """
         now = self._now()
-        self._closed = self._closed.after(now)
+        self._failures.no_room(now)
         groups = [group for group in await self._candidates(now) if group.folder not in self._under_way]
         drop = least_valuable(groups, self._budget(), now, besides=folder)
         task = self._carry_out(drop) if drop else None
@@ -228,7 +225,7 @@ class Parking:
             due=due,
             busy=self._means.busy(group.folder),
             parked=agent.shown() if agent is not None else None,
-            not_before=self._failing.get(group.folder, BackOff()).until,
+            not_before=self._failures.not_before(group.folder),
         )
 
     async def _expected(self, group: GroupSpec, session: str) -> str | None:
@@ -242,8 +239,7 @@ class Parking:
     def _looked_at(self, folder: str) -> ParkedAgent | None:
         agent = self._agents.get(folder)
         if agent is not None and agent.look(self._means.backend, self._now()) and agent.state is State.WAITING:
-            self._closed = self._closed.forgiven()
-            self._told.pop(folder, None)
+            self._failures.waits(folder)
             _log.info("agent parked", group=folder, session=agent.session)
         return agent
 
@@ -262,7 +258,7 @@ class Parking:
         try:
             agent.running = await self._prepared(agent, group)
         except Exception as error:  # noqa: BLE001 - told in full where it is not one of ours
-            self._not_parked(agent, error)
+            self._failures.not_parked(agent.folder, error, self._now())
             failed = not agent.taken
         if agent.running is None:
             self._forget(agent)
@@ -285,32 +281,13 @@ class Parking:
             _log.info("agents are not parked here", pattern=plan.config.pattern)
         return running
 
-    def _not_parked(self, agent: ParkedAgent, error: Exception) -> None:
-        folder = agent.folder
-        diagnosis = error.diagnosis if isinstance(error, SessionFailed) else None
-        self._means.metrics.parking_failed.inc()
-        if diagnosis is not None and diagnosis.kind in _NO_ROOM:
-            self._closed = self._closed.after(self._now())
-        else:
-            self._fails(folder)
-        cause = diagnosis.kind if diagnosis else type(error).__name__  # texts name pods, which differ
-        if self._told.get(folder) != cause:
-            self._told[folder] = cause
-            ours = isinstance(error, NanoclawError | OSError)
-            reason = diagnosis.operator if diagnosis else str(error)
-            _log.warning("agent not parked", group=folder, reason=reason, exc_info=None if ours else error)
-
     # Dropping
 
     def _begin_drop(self, agent: ParkedAgent, why: Why) -> asyncio.Task[None] | None:
         if self._tasks is None or agent.running is None or agent.folder in self._under_way:
             return None
         now = self._now()
-        if why in {Why.DEAD, Why.LATE}:
-            self._means.metrics.parking_failed.inc()
-            self._fails(agent.folder, afresh=now - agent.since > LONGEST_BACK_OFF)
-        if why is Why.LATE:  # mostly for want of a node
-            self._closed = self._closed.after(now)
+        self._failures.dropped(agent.folder, why, now, since=agent.since)
         agent.stop_at = now + STOP_AGAIN
         agent.look(self._means.backend, now)
         self._means.metrics.parking_dropped.labels(why).inc()
@@ -354,19 +331,11 @@ class Parking:
         if self._agents.get(agent.folder) is agent:
             del self._agents[agent.folder]
 
-    def _fails(self, folder: str, *, afresh: bool = False) -> None:
-        known = BackOff() if afresh else self._failing.get(folder, BackOff())
-        self._failing[folder] = known.after(self._now())
-
-    def _forgive(self, folder: str) -> None:
-        self._failing.pop(folder, None)
-        self._told.pop(folder, None)
-
     def _group(self, folder: str) -> GroupSpec | None:
         return next((group for group in self._means.groups() if group.folder == folder), None)
 
     def _budget(self) -> Budget:
-        budget = Budget.of(self._means.config, closed_until=self._closed.until)
+        budget = Budget.of(self._means.config, closed_until=self._failures.no_room_until)
         return budget if self._parks else replace(budget, pods=0)
 
     @property
