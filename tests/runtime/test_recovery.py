@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from nanoclaw_runtime.contract.config import Groups, GroupSpec
+from nanoclaw_runtime.contract.config import Groups, GroupSpec, Transport
 from nanoclaw_runtime.controller.status import GroupState
 from nanoclaw_runtime.domain.model import SessionRef
-from nanoclaw_runtime.store.records import MessageState
+from nanoclaw_runtime.store.records import EventType, MessageState, RecordedState
 from tests.support.fake_backend import FakeAgent
 from tests.support.house import House, started
 
@@ -157,3 +157,17 @@ async def test_a_follow_up_nobody_took_survives_a_controller_that_broke_when_it_
         await asyncio.wait({house._life})
     await house.return_broken()
     assert ">unseen</message>" in (await house.backend.agent(1)).stdin["prompt"]
+
+
+async def test_a_session_that_outlives_a_change_of_transport_is_told_once_and_its_message_waits_again(tmp_path):
+    async with House(tmp_path, switch_deadline=0) as house:
+        accepted = await house.send("hello")
+        agent = await house.backend.agent(0)
+        await house.until(lambda: started(house))
+        agent.transport = Transport.BRIDGE
+        await house.restart()
+        *_, told = await house.events(EventType.SESSION, 2)
+        assert (told["state"], told["text"]) == (RecordedState.FAILED, "The assistant was interrupted and tries again.")
+        [record] = await house.store.sessions(folder="main")
+        assert "raise switchDeadline" in record.detail
+        assert [waits.id for waits in await house.store.waiting("main")] == [accepted.message.id]

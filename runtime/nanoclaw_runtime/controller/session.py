@@ -417,6 +417,8 @@ class Session:
             )
         if done and (self._ended_as is not None or self._moments.closed is not None):
             return None
+        if self._out_of_reach and self._ended_as is not None and not self._moments.stopping:
+            return _outlived(self.ref, self._around.config.switch_deadline)
         if failure is None and not self._progressed:
             return Diagnosis(
                 FailureKind.EXIT,
@@ -459,6 +461,16 @@ def message_prompt(messages: Sequence[Message]) -> str:
 def _by_itself(failure: Diagnosis) -> bool:
     """The agent has ended, not somebody it: by a signal its exit code would be 128 and more."""
     return failure.kind is FailureKind.EXIT and (failure.exit_code or 0) < 128
+
+
+def _outlived(ref: SessionRef, deadline: float) -> Diagnosis:
+    return Diagnosis(
+        FailureKind.STOPPED,
+        f"session {ref.session} of group {ref.folder!r} began under another transport and was ended after "
+        f"{deadline:g} s; its messages go to the next one; raise switchDeadline before the transport is changed "
+        "if turns take that long",
+        "The assistant was interrupted and tries again.",
+    )
 
 
 def _volume_refused(folder: str, error: OSError) -> Diagnosis:
