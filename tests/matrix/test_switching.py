@@ -16,11 +16,12 @@ import pytest
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import Pattern, Transport
 from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.store.records import RecordedState
 from tests.matrix.columns import RUNTIME, Column
 from tests.matrix.installations import up, up_on_nodes
 from tests.matrix.place import OnCluster
 from tests.matrix.play import Cell, Verdict
-from tests.matrix.scene import Scene
+from tests.matrix.scene import Scene, state_of
 from tests.support.command_line import CommandLine
 from tests.support.docker_host import DockerHost
 
@@ -35,6 +36,9 @@ pytestmark = [
 WORKS, IDLES, QUIET = GROUPS = ("main", "Idle_1", "quiet")
 TURN = 12
 """Seconds of the turn that is in flight: longer than an `up` takes to get to the controller."""
+DEADLINE, LONG_TURN = 3, 33
+"""Seconds that a turn gets behind a change of transport, and of one that needs more: still no silence."""
+OUTLIVED = "The assistant was interrupted and tries again."
 
 JOB, STATEFULSET = Column(Pattern.JOB), Column(Pattern.STATEFULSET)
 BRIDGED = Column(Pattern.JOB, Transport.BRIDGE)
@@ -135,6 +139,26 @@ async def test_a_change_of_the_stack_keeps_every_message_and_every_memory(
             assert (names.BRIDGE in containers(pod)) == change.bridged
             assert scene.faults() == []
     assert await uids_of_claims(place) == claims
+
+
+@pytest.mark.parametrize("transport", [Transport.BRIDGE, Transport.VOLUME])
+async def test_a_turn_that_outlives_the_deadline_of_a_change_is_told_once_and_begun_anew(
+    installation, place, scenes, directions, transport
+):
+    scene, changed = scenes[WORKS], runtime(transport=str(transport), switchDeadline=DEADLINE)
+    with kept(directions, f"another transport than {transport} → {transport}, behind switchDeadline"):
+        sent = await scene.send(f"sleep {LONG_TURN}; echo {transport} at last")
+        session = await scene.running(sent)
+        await asyncio.to_thread(installation.change, changed)
+        late = await scene.send("echo too late")
+        answers = [await scene.answer(each) for each in (sent, late)]
+        assert {answer.payload["session"] for answer in answers} & {session} == set()
+        [told] = [each for each in scene.events if each.id > sent.event and state_of(each) is RecordedState.FAILED]
+        assert (told.payload["session"], told.payload["text"]) == (session, OUTLIVED)
+        pod = await place.agent(answers[0].payload["session"])
+        assert (names.BRIDGE in containers(pod)) == (transport is Transport.BRIDGE)
+        await scene.over(answers[-1].payload["session"])
+        assert scene.faults() == []
 
 
 @pytest.fixture
