@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, Rule
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Target
 from nanoclaw_runtime.kube.resources import Resource
+from tests.support.guarded import CUTS, Guarded, guarded_namespace, in_force
 
 ACCOUNTS = Resource("ServiceAccount", "serviceaccounts")
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -69,6 +73,29 @@ async def controller_kubeconfig(
 async def controller(controller_kubeconfig: Path) -> AsyncIterator[KubeClient]:
     async with await KubeClient.connect(controller_kubeconfig) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def guarded_namespaces(apiserver: ControlPlane) -> Iterator[Callable[[str], str]]:
+    """Their names by the name of the cut, each made once."""
+    with contextlib.ExitStack() as made:
+        yield functools.cache(lambda cut: made.enter_context(guarded_namespace(apiserver, CUTS[cut])))
+
+
+@pytest.fixture
+def cut() -> str:
+    """Which of the stacks in `CUTS` the rules are of."""
+    return "per-type"
+
+
+@pytest.fixture
+async def guarded(guarded_namespaces: Callable[[str], str], cut: str, admin: KubeClient) -> Guarded:
+    """Policies take effect a moment after they are there."""
+    ready = Guarded(admin, guarded_namespaces(cut))
+    async with asyncio.timeout(60):
+        while not await in_force(ready):
+            await asyncio.sleep(0.1)
+    return ready
 
 
 def write_kubeconfig(
