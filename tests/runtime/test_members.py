@@ -22,8 +22,9 @@ from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.installation import Target
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract.config import Groups, GroupSpec
+from nanoclaw_runtime.domain.errors import StoreFailed
 from nanoclaw_runtime.members.handover import Handover
-from nanoclaw_runtime.store.records import EventType
+from nanoclaw_runtime.store.records import EventType, MessageState
 from nanoclaw_runtime.telemetry import Metrics
 from tests.support.house import House
 
@@ -284,23 +285,60 @@ async def test_a_message_that_waits_with_the_wrong_member_is_handed_over_in_its_
     first, second = whole.houses["n1"], whole.houses["n2"]
     for text in ("one", "two"):
         await first.commit(text, "b", client_id=f"tg:1/{text}")
+    await unnoted(whole, "n1")
     await handover(whole, "n1").look()
     assert await first.store.waiting("b") == []
     await second.backend.agent(0)
     assert [message.content for message in await second.controller.history("b")] == ["one", "two"]
-    # The network brings the same again, and a member whose note of the answer got lost tells it again.
-    await first.commit("one", "b", client_id="tg:1/one")
-    await first.execute("UPDATE messages SET state = 'waiting'")
+    await first.commit("one", "b", client_id="tg:1/one")  # the network brings the same again
     await handover(whole, "n1").look()
     assert len(await second.controller.history("b")) == 2
 
 
 async def test_a_message_without_an_id_is_handed_over_once_as_well(whole):
     await whole.houses["n1"].commit("hello", "b")
-    await handover(whole, "n1").look()
-    await whole.houses["n1"].execute("UPDATE messages SET state = 'waiting'")
+    await unnoted(whole, "n1")
     await handover(whole, "n1").look()
     assert len(await whole.houses["n2"].controller.history("b")) == 1
+
+
+async def unnoted(street, node):
+    """The other member takes the first message, and that cannot be noted."""
+    async with street.houses[node].refusing("UPDATE ON messages", "new.state = 'done'"):
+        with pytest.raises(StoreFailed):
+            await handover(street, node).look()
+
+
+async def test_a_message_that_comes_back_with_its_group_waits_here_again(whole):
+    """As when two nodes are drained one after the other, faster than the queue of the second one moves."""
+    first, second = whole.houses["n1"], whole.houses["n2"]
+    await first.commit("hello", "a", client_id="tg:1/1")
+    whole.where["a"] = "n2"
+    await second.host.groups.declare(Groups(groups=[*second.groups.groups, first.groups.groups[1]]))
+    second.backend.room.clear()  # it gets no agent there
+    await handover(whole, "n1").look()
+    assert [message.content for message in await second.controller.history("a")] == ["hello"]
+    whole.where["a"] = "n1"
+    await second.host.groups.declare(second.groups)
+    await second.execute("UPDATE messages SET state = 'waiting', session = NULL, turn = NULL")
+    await handover(whole, "n2").look()
+    assert await second.store.waiting("a") == []
+    assert {message.state for message in await first.controller.history("a")} != {MessageState.DONE}
+    agent = await first.backend.agent(0)
+    assert "hello" in agent.stdin["prompt"]
+
+
+async def test_a_node_that_begins_anew_gives_no_message_the_id_of_an_older_one(whole):
+    """Its disk was replaced, and the numbers of its messages begin again."""
+    first, second = whole.houses["n1"], whole.houses["n2"]
+    await first.commit("hello", "b")
+    await handover(whole, "n1").look()
+    await first.execute("DELETE FROM messages")
+    await first.execute("DELETE FROM sqlite_sequence WHERE name = 'messages'")
+    message = await first.commit("and again", "b")
+    assert message.id == 1
+    await handover(whole, "n1").look()
+    assert [message.content for message in await second.controller.history("b")] == ["hello", "and again"]
 
 
 async def test_a_message_for_a_node_that_is_gone_waits_for_it(street):

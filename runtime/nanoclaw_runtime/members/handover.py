@@ -1,8 +1,8 @@
 """Messages that wait here for a group of another member are passed on to it.
 
 A chat network brings everything to one member, and a group that moved leaves behind what was not
-answered. Each message keeps its own id, or gets one that names this node, so one that is sent again
-because the answer got lost is stored once. They wait here until the other member takes them.
+answered. Each message keeps its own id, or gets one that names this node and the moment it came, so one
+that is sent again because the answer got lost is stored once. They wait here until the other member takes them.
 """
 
 from __future__ import annotations
@@ -86,5 +86,10 @@ def _body(message: Message, node: str) -> dict[str, Any]:
         "text": message.content,
         "sender": message.sender,
         "senderName": message.sender_name,
-        "id": message.client_id or f"handed-over/{node}/{message.id}"[-128:],
+        "id": message.client_id or _id(message, node),
     }
+
+
+def _id(message: Message, node: str) -> str:
+    """The same each time, and no other message's: with a new disk the node's numbers begin again."""
+    return f"handed-over/{node}/{message.id}/{message.created.timestamp():.6f}"[-128:]

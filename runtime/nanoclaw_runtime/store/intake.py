@@ -59,7 +59,8 @@ def add_message(
 
 def handed_over(connection: sa.Connection, message: int) -> None:
     waits = (messages.c.id == message, messages.c.state == MessageState.WAITING)
-    connection.execute(sa.update(messages).where(*waits).values(state=MessageState.DONE))
+    # Its id goes with it: it may come back, with its group.
+    connection.execute(sa.update(messages).where(*waits).values(state=MessageState.DONE, client_id=None))
 
 
 def folders_waiting(connection: sa.Connection) -> dict[str, int]:

@@ -76,7 +76,7 @@ class Store:
         return await self.database.transaction(lambda connection: rows.read_messages(connection, *waits))
 
     async def handed_over(self, message: int) -> None:
-        """Another host has it: it waits here no more, and its id stays known."""
+        """Another host has it, and knows its id: it waits here no more."""
         await self.database.transaction(lambda connection: intake.handed_over(connection, message))
 
     async def folders_waiting(self) -> dict[str, int]:
