@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from nanoclaw_infra.settings.declared import parked
+from nanoclaw_infra.settings.declared import parked, workloads
 from nanoclaw_runtime.contract import quantities
 from nanoclaw_runtime.contract.config import RESTRICTED_SCC, ControllerConfig, Pattern, Placement, Platform, Warm
 
@@ -142,7 +142,8 @@ def parking(settings: StackSettings) -> Iterator[str]:
     if not always:
         return
     budget, memory = parked(settings), settings.runtime.parking.memory
-    each = quantities.parse(settings.runtime.agent.resources.memory_request)
+    agent = next(workloads(settings))
+    each = sum(quantities.parse(one.memory_request) for one in (agent.resources, *agent.beside))
     count = f"{len(always)} group{'s are' * (len(always) > 1) or ' is'} to be parked always"
     if len(always) > budget:
         said = "is left out" if settings.runtime.parking.pods is None else f"is {budget}"

@@ -169,6 +169,12 @@ RULES = [
         id="more memory parked always than the budget has",
     ),
     rule(
+        "runtime.parking.memory is '96Mi', and 2 groups are to be parked always (main, family), which takes 160Mi; raise it, or write warm 'auto' at the groups",
+        runtime={"parking": {"pods": 2, "memory": "96Mi"}, "transport": "bridge"},
+        groups=[MAIN | {"warm": "always"}, FAMILY | {"warm": "always"}],
+        id="memory parked always without that of the containers beside agents",
+    ),
+    rule(
         "namespace.quota.pods is '7', and 5 sessions and 2 parked agents with the controller and their claims need 8; raise it, or lower runtime.maxConcurrentSessions or runtime.parking.pods",
         runtime={"pattern": "statefulset"},
         namespace={"quota": {"pods": "7"}},
