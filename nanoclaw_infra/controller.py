@@ -21,7 +21,7 @@ from nanoclaw_infra.settings import Stack
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_infra.settings.told import CONTROLLER_PRIORITY, priority_class, told
 from nanoclaw_runtime.contract import config, gateway, labels, layout, names, wire
-from nanoclaw_runtime.contract.config import Pattern, Transport
+from nanoclaw_runtime.contract.config import Pattern
 
 STOP_GRACE: Final = 30
 """Seconds for the controller to finish its writes; sessions go on without it."""
@@ -186,7 +186,7 @@ class Controller(pulumi.ComponentResource):
 
 def _ports(settings: StackSettings) -> dict[str, int]:
     """By name: the API, and where agents' pods keep their files equal with the controller's."""
-    bridge = {names.BRIDGE: names.BRIDGE_PORT} if settings.runtime.transport is Transport.BRIDGE else {}
+    bridge = {names.BRIDGE: names.BRIDGE_PORT} if settings.runtime.bridged else {}
     return {names.API_PORT_NAME: names.API_PORT, **bridge}
 
 

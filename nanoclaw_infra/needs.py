@@ -19,7 +19,7 @@ from nanoclaw_infra.settings.refusals import StackRefused
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_infra.settings.storage import ONE_NODE, StorageClassSettings
 from nanoclaw_infra.settings.told import AGENT_PRIORITY, CONTROLLER_PRIORITY, priority_class, told
-from nanoclaw_runtime.contract.config import Pattern, Platform, Scheduling, Transport
+from nanoclaw_runtime.contract.config import Pattern, Platform, Scheduling
 from nanoclaw_runtime.contract.needs import (
     ApiServerNeed,
     CustomKinds,
@@ -114,7 +114,6 @@ def _api_server(settings: StackSettings) -> ApiServerNeed:
 
 def _kinds(settings: StackSettings) -> Iterator[Kind]:
     nodelocal = settings.runtime.pattern is Pattern.NODELOCAL
-    bridged = settings.runtime.transport is Transport.BRIDGE
     guardrails, custom = settings.guardrails.enabled, {each.group for each in _custom(settings)}
     wanted = {
         Kind("Namespace", "namespaces", namespaced=False): settings.namespace.create,
@@ -128,7 +127,7 @@ def _kinds(settings: StackSettings) -> Iterator[Kind]:
         Kind("NetworkPolicy", "networkpolicies", "networking.k8s.io"): settings.network.enabled,
         Kind("PriorityClass", "priorityclasses", "scheduling.k8s.io", namespaced=False): settings.priorities.enabled,
         **{
-            Kind(kind, plural, "rbac.authorization.k8s.io", namespaced=False): bridged
+            Kind(kind, plural, "rbac.authorization.k8s.io", namespaced=False): settings.runtime.bridged
             for kind, plural in (("ClusterRole", "clusterroles"), ("ClusterRoleBinding", "clusterrolebindings"))
         },
         **{
@@ -154,7 +153,7 @@ def _features(settings: StackSettings) -> Iterator[Feature]:
         yield _GUARDRAILS
     if any(settings.storage.mode(claim.purpose) == "ReadWriteOncePod" for claim in declared_claims(settings)):
         yield _ONE_POD
-    if settings.runtime.transport is Transport.BRIDGE:
+    if settings.runtime.bridged:
         yield _BESIDE
     if settings.runtime.platform is Platform.OPENSHIFT:
         yield _OPENSHIFT

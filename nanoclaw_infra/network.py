@@ -19,7 +19,7 @@ from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.settings.network import ANTHROPIC, API_SERVER_PORTS, HTTPS, TELEGRAM, ApiServer, Peer
 from nanoclaw_infra.settings.stack import StackSettings
 from nanoclaw_runtime.contract import gateway, labels, names
-from nanoclaw_runtime.contract.config import Pattern, Platform, Transport
+from nanoclaw_runtime.contract.config import Pattern, Platform
 
 DNS_PORTS: Final = (53, 5353)
 """Of the DNS pods, not of their Service; OpenShift's listen on the second."""
@@ -91,7 +91,7 @@ def _of_agents(settings: StackSettings) -> _Egress:
     if wanted is None:
         wanted = () if settings.gateway.enabled else _addresses(ANTHROPIC)
     gateway, bridge = _ours(labels.GATEWAY, names.GATEWAY_PORT), _ours(labels.CONTROLLER, names.BRIDGE_PORT)
-    own = [*([gateway] if settings.gateway.enabled else []), *([bridge] if _bridged(settings) else [])]
+    own = [*([gateway] if settings.gateway.enabled else []), *([bridge] if settings.runtime.bridged else [])]
     return _egress([*wanted, *own])
 
 
@@ -115,7 +115,7 @@ def _of_gateway(settings: StackSettings) -> Sequence[Peer]:
 def _to_controller(settings: StackSettings) -> _Rules:
     """Its API, for the API server's proxy and for whoever the stack names. Agents are stopped where they start."""
     network = settings.network
-    agents = [_ours(labels.AGENT, names.BRIDGE_PORT)] if _bridged(settings) else []
+    agents = [_ours(labels.AGENT, names.BRIDGE_PORT)] if settings.runtime.bridged else []
     bridge = _ingress(agents, names.BRIDGE_PORT)
     if network.api_server is None:
         return [kubernetes.networking.v1.NetworkPolicyIngressRuleArgs(ports=_ports([names.API_PORT])), *bridge]
@@ -123,10 +123,6 @@ def _to_controller(settings: StackSettings) -> _Rules:
     if settings.runtime.pattern is Pattern.NODELOCAL:
         callers.append(_ours(labels.CONTROLLER, names.API_PORT))
     return [*_ingress(callers, names.API_PORT), *bridge]
-
-
-def _bridged(settings: StackSettings) -> bool:
-    return settings.runtime.transport is Transport.BRIDGE
 
 
 def _to_gateway(settings: StackSettings) -> _Rules:

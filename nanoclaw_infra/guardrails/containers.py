@@ -13,7 +13,7 @@ from typing import Final
 from nanoclaw_infra.guardrails.admission import SPEC, Rule, each
 from nanoclaw_infra.guardrails.expressions import listed, text
 from nanoclaw_runtime.contract import bridge, names, ownership, wire
-from nanoclaw_runtime.contract.config import ControllerConfig, Platform, Transport
+from nanoclaw_runtime.contract.config import ControllerConfig, Platform
 from nanoclaw_runtime.contract.layout import agent_mounts
 
 AGENT: Final = "agent"
@@ -35,17 +35,12 @@ class Container:
     """Whether it runs beside the agent as long as that does."""
 
 
-def is_bridged(config: ControllerConfig) -> bool:
-    """Whether there is a container beside each agent that carries its files."""
-    return config.transport is Transport.BRIDGE and config.pattern.has_claims
-
-
 def before(config: ControllerConfig) -> tuple[Container, ...]:
     """The containers that start before the agent, in their order."""
     found = []
     if config.fix_permissions and config.platform is Platform.KUBERNETES:
         found.append(_owning(config))
-    if is_bridged(config):
+    if config.bridged:
         found.append(Container(names.BRIDGE, config.bridge_image, "controller.image", bridge.COMMAND, stays=True))
     return tuple(found)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 from nanoclaw_infra.guardrails.admission import SPEC, VOLUMES, Rule, each, every_mount
-from nanoclaw_infra.guardrails.containers import is_bridged
 from nanoclaw_infra.guardrails.expressions import (
     GROUP,
     folders_by_volume,
@@ -44,7 +43,7 @@ def volumes(config: ControllerConfig) -> tuple[Rule, ...]:
     claims = [source.name for source in allowlist.claims] if allowlist else []
     config_maps = [source.name for source in allowlist.config_maps] if allowlist else []
     claimed, claim = f"{VOLUMES}.filter(each, has(each.persistentVolumeClaim))", "each.persistentVolumeClaim.claimName"
-    token = f" || {_token()}" if is_bridged(config) else ""
+    token = f" || {_token()}" if config.bridged else ""
     return (
         Rule(
             f"{VOLUMES}.all(each, has(each.emptyDir) || has(each.persistentVolumeClaim) || has(each.configMap) || "
@@ -74,9 +73,8 @@ def volumes(config: ControllerConfig) -> tuple[Rule, ...]:
 
 
 def _mounts(config: ControllerConfig) -> tuple[Rule, ...]:
-    bridged = is_bridged(config)
     # What it makes the folders of, before an agent has any.
-    whole = f"each.name == {text(names.BRIDGE)} && mount.name in variables.claims || " if bridged else ""
+    whole = f"each.name == {text(names.BRIDGE)} && mount.name in variables.claims || " if config.bridged else ""
     rules = (
         Rule(
             every_mount(
@@ -92,7 +90,7 @@ def _mounts(config: ControllerConfig) -> tuple[Rule, ...]:
             "what all groups see is mounted read-only; set readOnly to true",
         ),
     )
-    return (*rules, _carried()) if bridged else rules
+    return (*rules, _carried()) if config.bridged else rules
 
 
 def _token() -> str:

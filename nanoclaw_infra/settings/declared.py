@@ -13,7 +13,7 @@ from nanoclaw_infra.settings.storage import ONE_POD
 from nanoclaw_infra.settings.told import CONTROLLER_PRIORITY, priority_class, told
 from nanoclaw_runtime.contract import bridge, claims
 from nanoclaw_runtime.contract.claims import Claim
-from nanoclaw_runtime.contract.config import Pattern, Scheduling, Transport
+from nanoclaw_runtime.contract.config import Pattern, Scheduling
 from nanoclaw_runtime.contract.needs import ClaimNeed, Workload
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def workloads(settings: StackSettings) -> Iterator[Workload]:
         agent.scheduling,
         runtime.max_concurrent_sessions + parked(settings),
         folder,
-        beside=(bridge.RESOURCES,) if runtime.transport is Transport.BRIDGE else (),
+        beside=(bridge.RESOURCES,) if runtime.bridged else (),
     )
     own = {"controller": settings.controller} | ({"gateway": settings.gateway} if settings.gateway.enabled else {})
     for name, workload in own.items():

@@ -17,7 +17,7 @@ from nanoclaw_infra.settings.network import METADATA
 from nanoclaw_infra.settings.storage import ONE_POD, only_one_node
 from nanoclaw_runtime.contract import quantities, wire
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import Placement, Transport
+from nanoclaw_runtime.contract.config import Placement
 from nanoclaw_runtime.contract.needs import amounts
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def problems(settings: StackSettings) -> list[str]:
 def _access_modes(settings: StackSettings) -> Iterator[str]:
     """Controller and agents mount a group's claims at the same time, from wherever they run; not with the bridge."""
     runtime, storage = settings.runtime, settings.storage
-    if not runtime.pattern.has_claims or runtime.transport is Transport.BRIDGE:
+    if not runtime.pattern.has_claims or runtime.bridged:
         return
     shared = {claim.purpose for claim in declared_claims(settings)} - ONE_POD
     for purpose in sorted(shared):

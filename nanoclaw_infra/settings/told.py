@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Layout, group_claims
-from nanoclaw_runtime.contract.config import ControllerConfig, RegistrationStorage, Transport
+from nanoclaw_runtime.contract.config import ControllerConfig, RegistrationStorage
 
 if TYPE_CHECKING:
     from nanoclaw_infra.settings.stack import StackSettings
@@ -27,7 +27,7 @@ def told(settings: StackSettings) -> ControllerConfig:
             "closed_network": _is_closed(settings),
             "gateway": settings.gateway.enabled,
             "registration_storage": _registration_storage(settings),
-            "bridge_image": settings.controller.image if settings.runtime.transport is Transport.BRIDGE else "",
+            "bridge_image": settings.controller.image if settings.runtime.bridged else "",
         }
     )
 

@@ -29,7 +29,7 @@ from nanoclaw_runtime.contract import bridge as contract_bridge
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.bridge import BridgeFacts
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import Groups, Pattern, Transport
+from nanoclaw_runtime.contract.config import Groups, Pattern
 from nanoclaw_runtime.controller.host import Host, Means
 from nanoclaw_runtime.controller.status import Check
 from nanoclaw_runtime.controller.volumes import GroupVolumes, OneTree
@@ -150,7 +150,7 @@ async def _bridge(
     client: KubeClient, settings: RuntimeSettings, backend: ClusterBackend, metrics: Metrics
 ) -> tuple[BridgeServer, BridgeFacts] | tuple[None, None]:
     """Our end of the bridges, where agents' volumes are not mounted here."""
-    if settings.config.transport is not Transport.BRIDGE:
+    if not settings.config.bridged:
         return None, None
     host = contract_bridge.host(settings.namespace)
     certificate = await asyncio.to_thread(own_certificate, settings.tree, host)
@@ -169,7 +169,7 @@ def _volumes(client: KubeClient, settings: RuntimeSettings) -> GroupVolumes:
         config.layout,
         config.registration_storage,
         settings.tree,
-        carried=config.transport is Transport.BRIDGE,
+        carried=config.bridged,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nanoclaw_runtime.cli.doctor import Finding, Object, doubtful, good, skipped
-from nanoclaw_runtime.contract.config import ControllerConfig, Platform, Transport
+from nanoclaw_runtime.contract.config import ControllerConfig, Platform
 
 CACHING: Final = "attribute caching"
 OWNERS: Final = "owners of volumes"
@@ -84,7 +84,7 @@ def planned(name: str, mode: str, storage_class: Object) -> Volume:
 
 def caching(config: ControllerConfig, volumes: Sequence[Volume]) -> list[Finding]:
     """Whether messages would wait for a client's cache, and what to do."""
-    if config.transport is Transport.BRIDGE or not config.pattern.has_claims:
+    if config.bridged or not config.pattern.has_claims:
         return [good(CACHING, "no messages pass by volumes of several nodes")]
     if not volumes:
         return [skipped(CACHING, "no volume is known yet")]

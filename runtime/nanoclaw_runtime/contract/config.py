@@ -491,6 +491,11 @@ class ControllerConfig(ContractModel):
             return self.parking.pods
         return self.max_concurrent_sessions if self.pattern is Pattern.STATEFULSET else 0
 
+    @property
+    def bridged(self) -> bool:
+        """Whether a container beside each agent carries its files."""
+        return self.transport is Transport.BRIDGE and self.pattern.has_claims
+
     def of(self, group: GroupSpec) -> ControllerConfig:
         """As it is for one group, which may have a pattern of its own."""
         if group.pattern is None or not self.pattern.has_claims:
@@ -498,7 +503,7 @@ class ControllerConfig(ContractModel):
         return self.model_copy(update={"pattern": group.pattern})
 
     @model_validator(mode="after")
-    def _bridged(self) -> Self:
+    def _bridge_has_claims(self) -> Self:
         if self.transport is Transport.VOLUME or self.pattern is Pattern.DOCKER:
             return self
         if self.pattern is Pattern.NODELOCAL:

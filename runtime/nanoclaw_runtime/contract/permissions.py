@@ -10,7 +10,7 @@ from typing import Final
 
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import ControllerConfig, Transport
+from nanoclaw_runtime.contract.config import ControllerConfig
 
 
 @dataclass(frozen=True)
@@ -77,4 +77,4 @@ def controller_rules(config: ControllerConfig) -> tuple[Rule, ...]:
 
 def controller_cluster_rules(config: ControllerConfig) -> tuple[Rule, ...]:
     """What it needs of the whole cluster, the whole of its ClusterRole; usually nothing."""
-    return BRIDGE_RULES if config.transport is Transport.BRIDGE and config.pattern.has_claims else ()
+    return BRIDGE_RULES if config.bridged else ()

@@ -15,7 +15,7 @@ from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple, Self
 
 from nanoclaw_runtime.contract import bridge, quantities
-from nanoclaw_runtime.contract.config import ControllerConfig, Priority, Transport, Warm
+from nanoclaw_runtime.contract.config import ControllerConfig, Priority, Warm
 from nanoclaw_runtime.domain.schedule import HEAD_START
 
 SETTLE: Final = 300.0
@@ -120,7 +120,7 @@ class Budget:
     def of(cls, config: ControllerConfig, *, closed_until: float = 0.0) -> Self:
         """As the stack has it."""
         parking = config.parking
-        beside = [bridge.RESOURCES] if config.transport is Transport.BRIDGE else []
+        beside = [bridge.RESOURCES] if config.bridged else []
         return cls(
             pods=config.parked_pods,
             memory=None if parking.memory is None else float(quantities.parse(parking.memory)),

@@ -12,15 +12,11 @@ from typing import Any
 from nanoclaw_runtime.contract import bridge, layout, names, wire
 from nanoclaw_runtime.contract.bridge import BridgeFacts
 from nanoclaw_runtime.contract.claims import Layout
-from nanoclaw_runtime.contract.config import ControllerConfig, Transport
+from nanoclaw_runtime.contract.config import Transport
 from nanoclaw_runtime.domain.model import SessionPlan
 from nanoclaw_runtime.manifests.volumes import volume_mount
 
 Manifest = dict[str, Any]
-
-
-def is_bridged(config: ControllerConfig) -> bool:
-    return config.transport is Transport.BRIDGE and config.pattern.has_claims
 
 
 def bridge_container(plan: SessionPlan) -> Manifest:

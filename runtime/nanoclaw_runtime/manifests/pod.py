@@ -11,7 +11,7 @@ from typing import Any, Final
 from nanoclaw_runtime.contract import labels, layout, names, wire
 from nanoclaw_runtime.contract.config import ControllerConfig, Pattern, Platform
 from nanoclaw_runtime.domain.model import SessionPlan
-from nanoclaw_runtime.manifests.bridge import bridge_container, bridge_volumes, carried_mount, is_bridged
+from nanoclaw_runtime.manifests.bridge import bridge_container, bridge_volumes, carried_mount
 from nanoclaw_runtime.manifests.node_volumes import CUT, node_volumes
 from nanoclaw_runtime.manifests.permissions_fix import fix_permissions
 from nanoclaw_runtime.manifests.scheduling import scheduling
@@ -61,7 +61,7 @@ def agent_pod(plan: SessionPlan) -> Manifest:
                 {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
                 {"name": "home", "emptyDir": {"sizeLimit": HOME_SIZE}},
                 *(node_volumes(config.node_root, folder, claims) if on_node else claim_volumes(claims)),
-                *(bridge_volumes() if is_bridged(config) else []),
+                *(bridge_volumes() if config.bridged else []),
                 *extra_volumes(plan.extra),
             ],
             **_aliases(config),
@@ -71,7 +71,7 @@ def agent_pod(plan: SessionPlan) -> Manifest:
 
 def _first(plan: SessionPlan, mounts: tuple[layout.Mount, ...]) -> Manifest:
     """What runs before the agent: volumes get their owner before the bridge makes folders in them."""
-    bridge = [bridge_container(plan)] if is_bridged(plan.config) else []
+    bridge = [bridge_container(plan)] if plan.config.bridged else []
     first = [*fix_permissions(plan.config, mounts), *bridge]
     return {"initContainers": first} if first else {}
 
@@ -142,7 +142,7 @@ def _container(plan: SessionPlan, mounts: tuple[layout.Mount, ...]) -> Manifest:
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the agent compiles into it
             {"name": "home", "mountPath": wire.AGENT_HOME},
             *(volume_mount(mount.claim, mount.path, mount.sub_path, read_only=mount.read_only) for mount in mounts),
-            *([carried_mount(plan.ref.folder)] if is_bridged(config) else []),
+            *([carried_mount(plan.ref.folder)] if config.bridged else []),
             *extra_volume_mounts(extra),
         ],
     }
