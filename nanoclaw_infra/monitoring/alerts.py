@@ -100,7 +100,7 @@ def _controller(namespace: str) -> Iterator[Alert]:
         "0m",
         f"The database of NanoClaw in {namespace} refuses",
         "Messages may be refused and are not lost. Mostly the volume is full or gone: "
-        f"`kubectl -n {namespace} exec deployment/{names.CONTROLLER} -- df -h`, and `{nanoclaw} logs`.",
+        f"`kubectl -n {namespace} exec service/{names.CONTROLLER} -- df -h`, and `{nanoclaw} logs`.",
     )
 
 

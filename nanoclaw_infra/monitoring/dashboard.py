@@ -74,7 +74,10 @@ PANELS: Final = (
     ),
     Panel(
         "Waiting for a place",
-        [("groups", f"sum(nanoclaw_groups_waiting{{{_HERE}}})")],
+        [
+            ("groups", f"sum(nanoclaw_groups_waiting{{{_HERE}}})"),
+            ("groups whose node is gone", f"max(nanoclaw_groups_stranded{{{_HERE}}})"),
+        ],
     ),
     Panel(
         "How long they wait",
@@ -101,6 +104,7 @@ PANELS: Final = (
             ("{{state}}", f"sum by (state) (nanoclaw_parked_agents{{{_HERE}}})"),
             ("sessions that began with one, in 5 min", f"sum(increase(nanoclaw_parking_hits_total{{{_HERE}}}[5m]))"),
             ("and without", f"sum(increase(nanoclaw_parking_misses_total{{{_HERE}}}[5m]))"),
+            ("that could not be parked, in 5 min", f"sum(increase(nanoclaw_parking_failed_total{{{_HERE}}}[5m]))"),
         ],
         about="Started before their message; none where the stack parks none.",
     ),

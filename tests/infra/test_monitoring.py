@@ -317,13 +317,22 @@ def test_every_alert_has_a_section_of_the_page_its_annotation_names():
     }
 
 
+def families():
+    """Everything that the controller and the gateway measure."""
+    return [family for metrics in (Metrics(), GatewayMetrics()) for family in metrics.registry.collect()]
+
+
 def test_what_is_asked_of_the_controller_and_the_gateway_is_measured_there():
     told = json.dumps([RULES, dashboard()])
     asked = set(re.findall(r"\bnanoclaw_[a-z_]+", told))
-    families = [family for metrics in (Metrics(), GatewayMetrics()) for family in metrics.registry.collect()]
     suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
-    measured = {family.name + suffix for family in families for suffix in suffixes[family.type]}
+    measured = {family.name + suffix for family in families() for suffix in suffixes[family.type]}
     assert asked <= measured
+
+
+def test_the_page_has_every_metric_and_no_other():
+    told = set(re.findall(r"`(nanoclaw_[a-z_]+)[`{]", (CHECKOUT / "docs" / "monitoring.md").read_text()))
+    assert told == {family.name + "_total" * (family.type == "counter") for family in families()}
 
 
 def test_without_a_gateway_there_is_no_alert_for_it():
