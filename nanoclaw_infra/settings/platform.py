@@ -36,15 +36,16 @@ class PrioritySettings(Settings):
 
 
 class GuardrailSettings(Settings):
-    """A ValidatingAdmissionPolicy: agent pods only in our shape, and only made by the controller's Jobs.
+    """ValidatingAdmissionPolicies: agents' pods only in our shape, and only made by Jobs and StatefulSets of the
+    controller.
 
     Cluster-wide objects that apply to this namespace alone; Kubernetes 1.30 and OpenShift 4.17 have them.
     """
 
     enabled: bool = False
-    """Whether the stack makes the policy."""
+    """Whether the stack makes them."""
     failure_action: Literal["Deny", "Warn", "Audit"] = "Deny"
-    """`Warn` and `Audit` let everything pass and tell, to try the policy first."""
+    """`Warn` and `Audit` let everything pass and tell, to try them first."""
 
 
 class MonitoringSettings(Settings):

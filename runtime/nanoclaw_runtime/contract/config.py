@@ -160,7 +160,7 @@ class Resources(ContractModel):
     memory_request: Quantity = "256Mi"
     """What the scheduler keeps free for it; as `512Mi`."""
     cpu_limit: Quantity = "1"
-    """Above it the container is slowed down; below one CPU an agent's start-up compile takes 19 s instead of 5."""
+    """Above it the container is slowed down. An agent with less than one CPU compiles for 19 s at its start, not 5."""
     memory_limit: Quantity = "1Gi"
     """Above it the container is killed."""
 
@@ -454,11 +454,12 @@ class ControllerConfig(ContractModel):
     session_timeout: float = Field(default=1800, gt=0)
     """Seconds of silence after which a session is stopped, never less than `idleTimeout` + 30."""
     start_timeout: float = Field(default=120, gt=0)
-    """Seconds from creating a session's Job to its agent having the input."""
+    """Seconds from asking for a session's pod to its agent having the input; also for one that is parked to wait for it."""
     close_grace: float = Field(default=20, gt=0)
     """Seconds an agent gets after being asked to end; it needs about six."""
     deadline: float = Field(default=86_400, ge=3600)
-    """Seconds after which Kubernetes ends a session's Job whatever it does: a backstop, not a limit."""
+    """Seconds after which Kubernetes ends a session's Job whatever it does: a backstop, not a limit. A StatefulSet has
+    none."""
     keep_finished: float = Field(default=300, ge=0)
     """Seconds a finished Job stays for the operator to look at."""
     registration: bool = False
