@@ -125,3 +125,32 @@ async def test_what_a_failed_parking_left_behind_bars_no_later_one(house):
     await agent.exit()
     async with asyncio.timeout(20):
         await stray.gone()
+
+
+class Slow(FakeAgent):
+    """Goes only when it may."""
+
+    async def stop(self, *, grace):
+        self.stopped = True
+        await self.may_go.wait()
+        await super().stop(grace=grace)
+
+
+async def test_a_session_that_begins_while_leftovers_are_cleared_away_keeps_its_agent(house):
+    await once_used(house)
+    stray = Slow(SessionRef("main", "stray"), {}, house.tmp_path)
+    stray.may_go = asyncio.Event()
+    house.backend.agents.insert(0, stray)
+    sweeping = asyncio.create_task(house.controller.sweep("main"))
+
+    async def being_cleared():
+        return stray.stopped
+
+    await house.until(being_cleared)
+    await house.send("again")
+    agent = await house.backend.agent(2)
+    stray.may_go.set()
+    await sweeping
+    assert not agent.stopped
+    await agent.say("two")
+    assert await house.answers(2) == ["one", "two"]

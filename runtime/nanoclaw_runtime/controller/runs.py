@@ -202,8 +202,9 @@ class Runs:
 
     async def _session_for(self, folder: str) -> str:
         """The session of the group's parked agent, or a new one, when nothing of the group is under way any more."""
-        session = self._beginning[folder] = self._parking.take(folder) or new_session_id()
-        await self._parking.settled(folder)
+        async with self._parking.reservations.beginning(folder):
+            session = self._beginning[folder] = self._parking.take(folder) or new_session_id()
+            await self._parking.settled(folder)
         return session
 
     def busy(self, folder: str) -> bool:
@@ -259,12 +260,15 @@ class Runs:
         except Exception:  # noqa: BLE001 - the next failure, or the next process, sweeps again
             _log.exception("left-over sessions not looked for", group=folder)
             return
-        # Compared after the look: a session is known here before it is known to the cluster.
-        known = {*self._beginning.values(), *(session.ref.session for session in self.alive.values())}
         for running in found:
-            session = running.ref.session
-            if running.ref.folder == folder and session not in known and not self._parking.owns(session):
+            # Asked when its turn comes: the clearing of others takes its time, and sessions begin meanwhile.
+            if running.ref.folder == folder and not self._is_known(running.ref.session):
                 await _clean_up(running)
+
+    def _is_known(self, session: str) -> bool:
+        """Whether the session begins, lives or is parked: all of them are known here before the cluster knows them."""
+        alive = (each.ref.session for each in self.alive.values())
+        return session in {*self._beginning.values(), *alive} or self._parking.owns(session)
 
     async def _broke(self, ref: SessionRef) -> Ending:
         """Put the messages of a session back that failed on our side; when even that fails, a restart has to."""
