@@ -15,7 +15,8 @@ import pytest
 
 from nanoclaw_runtime.api.app import create_app
 from nanoclaw_runtime.api.host import host_routers
-from nanoclaw_runtime.api.members import FORWARDED, Forwarding, Place, client
+from nanoclaw_runtime.api.members import FORWARDED, Forwarding, client
+from nanoclaw_runtime.api.places import Place
 from nanoclaw_runtime.api.server import listen, serve_on
 from nanoclaw_runtime.cli import render
 from nanoclaw_runtime.cli.errors import CommandFailed

@@ -4,7 +4,7 @@ Behind the token's check and in front of the routes. What is about one group goe
 comes back as it is, streams included; lists of the whole installation are asked of every member and
 joined, and say whose part is missing; what is named by an id alone is looked for. Numbers of events
 and texts are each member's own, so what would need them across members is refused in one sentence.
-Which member has a group is not decided here (`Elsewhere`).
+Which member has a group is not decided here (`places.Elsewhere`), nor how lists are joined (`joined_lists`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 import httpx
@@ -26,6 +25,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanoclaw_runtime.api.guard import PREFIX
+from nanoclaw_runtime.api.joined_lists import JOINS
+from nanoclaw_runtime.api.places import Elsewhere, Place
 from nanoclaw_runtime.api.problems import problem
 from nanoclaw_runtime.contract import names
 
@@ -44,48 +45,6 @@ _HOP_BY_HOP: Final = frozenset(
 )
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Place:
-    """A member as it is reached."""
-
-    node: str
-    address: str
-    """Host and port; empty when nobody knows."""
-    silent: float
-    """Seconds without a sign of life."""
-
-    @property
-    def trouble(self) -> str:
-        """What there is to say when it does not answer."""
-        if self.silent < 30:
-            return f"node {self.node!r}, whose controller does not answer"
-        return f"node {self.node!r}, which has not been seen for {_about(self.silent)}"
-
-
-class Elsewhere(Protocol):
-    """What the API has to know of the other members."""
-
-    @property
-    def node(self) -> str:
-        """Our own."""
-        ...
-
-    def place(self, folder: str) -> Place | None:
-        """Where a group is that another member has; None when it is here, or there is no such group."""
-        ...
-
-    def waits(self, folder: str) -> str | None:
-        """Why a group of the stack is nowhere at the moment; None when it is somewhere."""
-        ...
-
-    def others(self) -> Sequence[Place]:
-        """Every other member that is not known to be gone, and those that groups are with."""
-        ...
-
-
-Join = Callable[[list[tuple[str, dict[str, Any]]]], dict[str, Any]]
 
 
 def client() -> httpx.AsyncClient:
@@ -117,7 +76,7 @@ class Forwarding:
             return None
         if refusal := _refusal(scope["method"], path):
             return problem(409, refusal)
-        if scope["method"] == "GET" and path in _JOINS:
+        if scope["method"] == "GET" and path in JOINS:
             return await self._joined(path, others, scope)
         if path.startswith(("/sessions/", "/tasks/")):
             return await self._found(others, scope, receive)
@@ -171,7 +130,7 @@ class Forwarding:
         if missing and path.startswith("/transfer/"):
             gone = ", ".join(each["node"] for each in missing)
             return _later(f"the controllers of these nodes do not answer: {gone}; without their part it is not all")
-        joined = _JOINS[path](found) | ({"missing": missing} if missing else {})
+        joined = JOINS[path](found) | ({"missing": missing} if missing else {})
         return Response(json.dumps(joined), media_type="application/json")
 
     async def _found(self, others: Sequence[Place], scope: Scope, receive: Receive) -> Response:
@@ -203,7 +162,7 @@ class Forwarding:
             found: dict[str, Any] = response.json()
         except (httpx.HTTPError, ValueError) as error:
             _log.warning("member not asked", node=place.node, reason=_told(error))
-            return f"not seen for {_about(place.silent)}" if place.silent >= 30 else "its controller does not answer"
+            return f"not seen for {place.quiet}" if place.unseen else "its controller does not answer"
         return found
 
     async def _ask(self, place: Place, scope: Scope, content: bytes = b"") -> httpx.Response:
@@ -268,62 +227,6 @@ def _refusal(method: str, path: str) -> str | None:
     return None
 
 
-def _lists(key: str, order: Callable[[dict[str, Any]], Any]) -> Join:
-    """Joins answers that are one list; each entry says which node it is of."""
-
-    def join(parts: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-        return {key: sorted((entry | {"node": node} for node, part in parts for entry in part[key]), key=order)}
-
-    return join
-
-
-def _queues(parts: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Places are each node's own: all of them, and who waits for one of which node."""
-    return {
-        "limit": sum(part["limit"] for _, part in parts),
-        "active": sum(part["active"] for _, part in parts),
-        "waiting": [entry | {"node": node} for node, part in parts for entry in part["waiting"]],
-    }
-
-
-def _chats(key: str) -> Join:
-    """Joins lists of chats: a chat is one, whoever heard of it."""
-
-    def join(parts: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-        found: dict[str, dict[str, Any]] = {}
-        for entry in (entry for _, part in parts for entry in part[key]):
-            found[entry["jid"]] = max(entry, found.get(entry["jid"], entry), key=_heard)
-        return {key: list(found.values())}
-
-    return join
-
-
-def _heard(chat: dict[str, Any]) -> str:
-    """When somebody last wrote there, in a form that sorts."""
-    return str(chat.get("lastActivity", ""))
-
-
-def _bundles(parts: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Joins documents whose lists go on in each other; what is no list is the same in all."""
-    joined = dict(parts[0][1])
-    for _, part in parts[1:]:
-        joined |= {key: [*joined[key], *value] for key, value in part.items() if isinstance(value, list)}
-    return joined
-
-
-_JOINS: Final[Mapping[str, Join]] = {
-    "/groups": _lists("groups", lambda entry: entry["folder"]),
-    "/sessions": _lists("sessions", lambda entry: (entry["started"], entry["session"])),
-    "/tasks": _lists("tasks", lambda entry: (entry["created"], entry["id"])),
-    "/outbox": _lists("posts", lambda entry: entry["created"]),
-    "/queue": _queues,
-    "/chats": _chats("chats"),
-    "/transfer/groups": _bundles,
-    "/transfer/tasks": _bundles,
-    "/transfer/chats": _chats("chats"),
-}
-
-
 def _passed(headers: Mapping[str, str]) -> dict[str, str]:
     """What of a message's headers is for its other end."""
     named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
@@ -356,12 +259,6 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
 
 def _later(detail: str) -> Response:
     return problem(503, detail, headers={"Retry-After": RETRY})
-
-
-def _about(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
 
 
 def _told(error: Exception) -> str:

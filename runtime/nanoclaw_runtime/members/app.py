@@ -18,6 +18,7 @@ import httpx
 from nanoclaw_runtime.api.app import Between
 from nanoclaw_runtime.api.members import Forwarding
 from nanoclaw_runtime.api.members import client as http_client
+from nanoclaw_runtime.api.places import UNSEEN
 from nanoclaw_runtime.backends.cluster import ClusterBackend
 from nanoclaw_runtime.channels.configured import configured
 from nanoclaw_runtime.contract import config as contract
@@ -41,8 +42,6 @@ from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.telemetry import Metrics
 
 LOCK_FILE: Final = "member.lock"
-UNSEEN: Final = 30.0
-# Seconds after which a silent member is worth a word.
 
 
 class Serve(Protocol):

@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpx
 import structlog
 
-from nanoclaw_runtime.api.members import Place
+from nanoclaw_runtime.api.places import Place
 from nanoclaw_runtime.domain.errors import StoreFailed
 from nanoclaw_runtime.store.records import Message
 from nanoclaw_runtime.store.store import Store

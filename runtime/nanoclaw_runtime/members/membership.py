@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from nanoclaw_runtime.api.members import Place
+from nanoclaw_runtime.api.places import Place
 from nanoclaw_runtime.contract.config import Groups, GroupSpec, NodelocalSettings
 from nanoclaw_runtime.domain.assignment import Assignments, movable
 from nanoclaw_runtime.members.holdings import Holdings
