@@ -23,12 +23,13 @@ from typing import Any, Final
 
 from bench import table
 from nanoclaw_dev import engine_binaries, system
+from nanoclaw_dev.chat import Chat
 from nanoclaw_dev.cluster import render
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.cluster.instance import Instance
 from nanoclaw_dev.engine_binaries import EngineBinaries
 from nanoclaw_dev.progress import Progress, Step
-from nanoclaw_dev.trial import Chat, Installation
+from nanoclaw_dev.trial import Installation
 from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable
 from nanoclaw_runtime.cli.installation import CONTROLLER_SELECTOR
 from nanoclaw_runtime.contract import labels

@@ -21,13 +21,14 @@ from typing import Any, Final
 
 from bench import start, table
 from nanoclaw_dev import engine_binaries, images, system
+from nanoclaw_dev.chat import Chat
 from nanoclaw_dev.cluster import render
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.cluster.instance import Instance
 from nanoclaw_dev.docker_engine import DockerEngine
 from nanoclaw_dev.engine_binaries import EngineBinaries
 from nanoclaw_dev.progress import Progress, Step
-from nanoclaw_dev.trial import Chat, Installation, node_root, open_nodes
+from nanoclaw_dev.trial import Installation, node_root, open_nodes
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.kube.client import Manifest
 from nanoclaw_runtime.kube.resources import PODS

@@ -24,11 +24,12 @@ from typing import Any, Final
 
 from bench import table
 from nanoclaw_dev import engine_binaries, gomodules, modules, system
+from nanoclaw_dev.chat import Chat
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.cluster.instance import Instance
 from nanoclaw_dev.paths import CHECKOUT
 from nanoclaw_dev.progress import Progress
-from nanoclaw_dev.trial import Chat, Installation
+from nanoclaw_dev.trial import Installation
 from nanoclaw_runtime.api.schemas import EventView
 from nanoclaw_runtime.cli.errors import NotReachable
 from nanoclaw_runtime.contract import labels

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import table
+from nanoclaw_dev.chat import Chat
 from nanoclaw_dev.docker_engine import DockerEngine
 from nanoclaw_dev.progress import Progress
-from nanoclaw_dev.trial import Chat, Installation
+from nanoclaw_dev.trial import Installation
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.contract.config import AgentSettings, ControllerConfig, Resources
 from nanoclaw_runtime.contract.wire import OUTPUT_END, ContainerInput

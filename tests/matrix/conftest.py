@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from nanoclaw_dev.docker_engine import DockerEngine
-from nanoclaw_dev.matrix import FOLDER
-from tests.matrix.play import Cell
+from nanoclaw_dev.matrix import ENV_FOLDER, Cell, keep
 from tests.support.docker_site import own_engine, with_echo_agent
 
 
@@ -33,16 +30,13 @@ Record = Callable[[str, str, dict[str, Cell]], None]
 @pytest.fixture(scope="session")
 def record() -> Record:
     """Keeps what was found in a column of a table, where somebody asked for that."""
-    folder, numbers = os.environ.get(FOLDER), itertools.count()
+    folder, numbers = os.environ.get(ENV_FOLDER), itertools.count()
 
-    def keep(table: str, column: str, cells: dict[str, Cell]) -> None:
+    def kept(table: str, column: str, cells: dict[str, Cell]) -> None:
         if folder is not None:
-            number = next(numbers)
-            found = {row: asdict(cell) for row, cell in cells.items()}
-            content = {"table": table, "column": column, "number": number, "cells": found}
-            Path(folder, f"{number}.json").write_text(json.dumps(content))
+            keep(Path(folder), next(numbers), table, column, cells)
 
-    return keep
+    return kept
 
 
 @pytest.fixture(scope="session")

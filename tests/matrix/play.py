@@ -6,30 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 
+from nanoclaw_dev.matrix import Cell, Verdict
 from tests.matrix.place import NotHere, Place
 from tests.matrix.rows import Row
 from tests.matrix.scene import Scene
 
 AT_ONCE = 6
 """Rows that are played at the same time: with more, all of them wait for two cores."""
-
-
-class Verdict(StrEnum):
-    PASS = "pass"
-    FAIL = "fail"
-    NOT_HERE = "n/a"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What became of a row; `note` says why it is no pass."""
-
-    verdict: Verdict
-    seconds: float
-    note: str = ""
 
 
 async def play(place: Place, rows: Sequence[Row]) -> dict[str, Cell]:

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from nanoclaw_dev.matrix import Verdict
 from nanoclaw_runtime.contract.config import Pattern, Transport
 from tests.matrix.columns import Column
 from tests.matrix.installations import on_cluster
-from tests.matrix.play import Verdict, play
+from tests.matrix.play import play
 from tests.matrix.rows import ROWS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(240)]

@@ -9,10 +9,11 @@ import asyncio
 
 import pytest
 
+from nanoclaw_dev.matrix import Verdict
 from nanoclaw_runtime.contract.config import Pattern
 from tests.matrix.columns import COLUMNS
 from tests.matrix.installations import on_cluster, on_docker
-from tests.matrix.play import Verdict, play
+from tests.matrix.play import play
 from tests.matrix.rows import ROWS
 from tests.support import cluster as support
 

@@ -10,8 +10,9 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
 from nanoclaw_dev import modules
@@ -22,7 +23,7 @@ from nanoclaw_dev.progress import Progress
 from nanoclaw_dev.test import set_up
 
 PAGE = CHECKOUT / "docs" / "conformance.md"
-FOLDER = "NANOCLAW_CELLS"
+ENV_FOLDER = "NANOCLAW_CELLS"
 # Variable with the folder the tests write to, a file for each column of a table.
 
 LONGEST = 400
@@ -55,11 +56,20 @@ the next message of each group is answered the new way, by an agent that remembe
 }
 
 
+class Verdict(StrEnum):
+    PASS = "pass"
+    FAIL = "fail"
+    NOT_HERE = "n/a"
+
+
 @dataclass(frozen=True)
 class Cell:
-    verdict: str
+    """What became of a row in one column."""
+
+    verdict: Verdict
     seconds: float
-    note: str
+    note: str = ""
+    """Why it is no pass."""
 
 
 Column = Mapping[str, Cell]
@@ -74,7 +84,7 @@ def matrix(progress: Progress) -> int:
         raise SetupError(unavailable)
     with tempfile.TemporaryDirectory(prefix="nanoclaw-matrix-") as folder:
         command = [str(PROGRAMS / "pytest"), "tests/matrix", "tests/cluster", "-m", "matrix or wide"]
-        code = subprocess.run(command, cwd=CHECKOUT, env={**os.environ, FOLDER: folder}, check=False).returncode
+        code = subprocess.run(command, cwd=CHECKOUT, env={**os.environ, ENV_FOLDER: folder}, check=False).returncode
         found = read(Path(folder))
     text = page(found, at=datetime.now(UTC))
     progress.say(text)
@@ -83,12 +93,21 @@ def matrix(progress: Progress) -> int:
     return code
 
 
+def keep(folder: Path, number: int, table: str, column: str, cells: Column) -> None:
+    """What the tests found in a column, the `number`th of all; for `read`."""
+    found = {row: asdict(cell) for row, cell in cells.items()}
+    content = {"table": table, "column": column, "number": number, "cells": found}
+    (folder / f"{number}.json").write_text(json.dumps(content))
+
+
 def read(folder: Path) -> dict[str, dict[str, Column]]:
     """What the tests found: table → column → row → cell."""
     found: dict[str, dict[str, Column]] = {name: {} for name in TABLES}
     contents = [json.loads(file.read_text()) for file in folder.glob("*.json")]
     for content in sorted(contents, key=lambda content: content["number"]):
-        cells = {row: Cell(**cell) for row, cell in content["cells"].items()}
+        cells = {
+            row: Cell(Verdict(cell["verdict"]), cell["seconds"], cell["note"]) for row, cell in content["cells"].items()
+        }
         found[content["table"]][content["column"]] = cells
     return found
 
@@ -118,8 +137,8 @@ def _line(head: str, cells: Sequence[str]) -> str:
 def _shown(cell: Cell | None, notes: list[str]) -> str:
     if cell is None:
         return "not run"
-    if cell.verdict == "pass":
+    if cell.verdict is Verdict.PASS:
         return f"✓ {max(1, round(cell.seconds))} s"
     if (note := " ".join(cell.note.split())[:LONGEST]) not in notes:
         notes.append(note)
-    return f"{'n/a' if cell.verdict == 'n/a' else '✗'} ({notes.index(note) + 1})"
+    return f"{'n/a' if cell.verdict is Verdict.NOT_HERE else '✗'} ({notes.index(note) + 1})"
