@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from io import StringIO
 
 import pytest
@@ -55,3 +57,21 @@ def test_too_little_space_is_told_before_anything_is_made(tmp_path):
         system.check_space(folder, needed=1 << 62)
     system.check_space(folder, needed=1)
     assert not folder.exists()
+
+
+def test_a_user_who_has_too_few_inotify_instances_left_is_told_how_many_and_what_to_do():
+    """In a user namespace, which has a limit of its own: at the machine's own one other clusters would fail."""
+    script = 'echo "$0" > /proc/sys/user/max_inotify_instances; "$@"'
+    limited = ["unshare", "--user", "--map-root-user", "sh", "-c", script]
+    if subprocess.run([*limited, "4", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("user namespaces cannot be made here")
+
+    def check(needed):
+        program = f"from nanoclaw_dev import system; system.check_inotify({needed})"
+        command = [*limited, "4", sys.executable, "-c", program]
+        return subprocess.run(command, check=False, capture_output=True, text=True).stderr.splitlines()
+
+    assert check(4) == []
+    told = check(5)[-1]
+    assert "needs 5 inotify instances and 4 are left" in told
+    assert "sysctl -w fs.inotify.max_user_instances" in told

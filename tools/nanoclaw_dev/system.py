@@ -1,4 +1,4 @@
-"""What this machine must have: Debian packages, root, cgroups, free ports, disk space.
+"""What this machine must have: Debian packages, root, cgroups, free ports, disk space, inotify instances.
 
 Packages are found by the file they bring, so a machine that has containerd from elsewhere is
 fine. Every check raises `SetupError` before any work starts; none of them changes anything.
@@ -8,6 +8,7 @@ Only `install_missing` does, and it says beforehand what.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import socket
@@ -43,6 +44,8 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "docker.io": ("docker.socket", "docker.service"),
 }
 """What packages start that we run ourselves."""
+
+INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 
 SEARCHED = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/lib/cni", "/opt/cni/bin")
 # Besides PATH: administrators' programs are not on everybody's, and CNI plugins on nobody's.
@@ -150,3 +153,21 @@ def check_space(folder: Path, needed: int = CLUSTER_SPACE) -> None:
             f"The cluster needs {needed / 1024**3:.0f} GB of free disk space and {folder} has {free / 1024**3:.1f} GB: "
             "free some, or set NANOCLAW_STATE to a folder on a larger disk."
         )
+
+
+def check_inotify(needed: int) -> None:
+    """So many inotify instances can be made: what runs short of them later fails with words nobody understands.
+
+    They are made, because nothing tells how many a user has, and closed again.
+    """
+    make = ctypes.CDLL(None).inotify_init1
+    with contextlib.ExitStack() as made:
+        for free in range(needed):
+            instance = make(os.O_CLOEXEC)
+            if instance < 0:
+                raise SetupError(
+                    f"The cluster needs {needed} inotify instances and {free} are left of the "
+                    f"{INOTIFY_LIMIT.read_text().strip()} one user may have: stop another cluster, or run "
+                    "`sysctl -w fs.inotify.max_user_instances=1024`."
+                )
+            made.callback(os.close, instance)

@@ -30,6 +30,8 @@ PROVISIONER, ENFORCER = "provisioner", "enforcer"
 # Programs of our own beside the control plane: storage, and network policies.
 NODE_SPACE = 2 * 1024**3
 # Bytes, for each node beyond the first.
+INOTIFY, NODE_INOTIFY = 8, 10
+# Instances of the control plane and of each node: 6 and 8 were seen.
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Cluster:
                 system.check_space(self.instance.folder, system.CLUSTER_SPACE + (len(self.nodes) - 1) * NODE_SPACE)
             cgroups.check_controllers(cgroups.hierarchies())
             network.check_addresses(self.instance)
+            system.check_inotify(self._inotify_to_come())
             with progress.step("Starting Kubernetes") as step:
                 self._start(step)
 
@@ -125,6 +128,9 @@ class Cluster:
 
     def _node(self, index: int) -> Node:
         return Node(self.control_plane, index, timing=self._timing)
+
+    def _inotify_to_come(self) -> int:
+        return NODE_INOTIFY * sum(node.init() is None for node in self.nodes) + INOTIFY * (not self.processes.names())
 
     def _surplus(self) -> list[Node]:
         """Nodes of earlier starts that are no longer wanted."""
