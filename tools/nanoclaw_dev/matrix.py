@@ -105,11 +105,13 @@ def read(folder: Path) -> dict[str, dict[str, Column]]:
     found: dict[str, dict[str, Column]] = {name: {} for name in TABLES}
     contents = [json.loads(file.read_text()) for file in folder.glob("*.json")]
     for content in sorted(contents, key=lambda content: content["number"]):
-        cells = {
-            row: Cell(Verdict(cell["verdict"]), cell["seconds"], cell["note"]) for row, cell in content["cells"].items()
-        }
-        found[content["table"]][content["column"]] = cells
+        cells = content["cells"].items()
+        found[content["table"]][content["column"]] = {row: _cell(**cell) for row, cell in cells}
     return found
+
+
+def _cell(verdict: str, seconds: float, note: str) -> Cell:
+    return Cell(Verdict(verdict), seconds, note)
 
 
 def page(found: Mapping[str, Mapping[str, Column]], *, at: datetime) -> str:
