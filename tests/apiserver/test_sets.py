@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nanoclaw_dev.cluster.control_plane import ControlPlane
 from nanoclaw_runtime.backends import cluster
 from nanoclaw_runtime.backends.agent_pods import AgentPods
 from nanoclaw_runtime.backends.cluster import ClusterBackend
@@ -23,6 +25,9 @@ from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.deadline import Deadline
 from nanoclaw_runtime.kube.errors import NotFound, Target
 from nanoclaw_runtime.kube.resources import JOBS, PODS, STATEFUL_SETS, Resource
+from nanoclaw_runtime.kube.retry import ATTEMPTS
+from tests.support import fault_proxy
+from tests.support.fault_proxy import FaultProxy
 from tests.support.plans import plan
 
 pytestmark = pytest.mark.apiserver
@@ -101,6 +106,25 @@ async def test_a_pod_that_was_made_in_place_of_an_evicted_one_is_not_taken_for_t
                 _ = [output async for output in session.outputs()]
         assert caught.value.diagnosis.kind is FailureKind.STOPPED
     await hands.scaled_to_zero()
+
+
+async def test_a_set_is_emptied_behind_its_session_although_the_api_server_was_away(
+    hands: Hands, apiserver: ControlPlane, tmp_path: Path
+) -> None:
+    """Else the group's next session waits for the container that runs there, for as long as a start may take."""
+    holder = await hands.make("s1")
+    await hands.vehicle.given(replace(holder, pod=await hands.make_pod()))
+    await hands.take_pod()
+    await hands.make_pod()
+    async with FaultProxy(apiserver) as proxy, await KubeClient.connect(proxy.kubeconfig(tmp_path)) as client:
+        async with next_process(Hands(client, hands.namespace)) as backend:
+            [session] = await backend.running()
+            proxy.spoil("call", *[fault_proxy.answer(503)] * ATTEMPTS)
+            with pytest.raises(SessionFailed):
+                _ = [output async for output in session.outputs()]
+        assert proxy.unused == 0
+    async with asyncio.timeout(PATIENCE):
+        await hands.scaled_to_zero()
 
 
 async def test_the_pod_of_one_session_is_not_expected_of_the_next(hands: Hands) -> None:

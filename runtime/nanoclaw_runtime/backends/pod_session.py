@@ -38,6 +38,9 @@ EXIT_SHOWN_WITHIN: Final = 10.0
 RESTARTED_WITHIN: Final = 5.0
 """Seconds from an agent's end to its container running again, where its pod does that; a second was seen."""
 
+RELEASED_WITHIN: Final = 120.0
+"""Seconds from the end of a session for the API server to be told of it."""
+
 LOG_TRIES: Final = 6
 """Of reading the log of an agent that has ended; a node that does not answer takes it along."""
 
@@ -123,11 +126,19 @@ class PodSession:
             raise SessionFailed(self._ref.session, diagnose.api_failure(error)) from error
 
     async def _release(self) -> None:
-        """What fails here the next session of the group makes good."""
-        try:
-            await self._vehicle.release(self._holder)
-        except KubeError as error:
-            log.warning("session.not-released", session=self._ref.session, error=error.message)
+        """What is not released bars the group's next session, so it is tried for a while."""
+        deadline, attempt = Deadline.after(RELEASED_WITHIN), 0
+        while True:
+            try:
+                await self._vehicle.release(self._holder)
+            except KubeError as error:
+                log.warning("session.not-released", session=self._ref.session, error=error.message)
+                if deadline.passed:
+                    return
+                await asyncio.sleep(pause(attempt, error))
+                attempt += 1
+            else:
+                return
 
     async def _live(self, streams: AttachedStreams, following: int) -> AsyncGenerator[AgentOutput]:
         """The outputs of the attach from ordinal `following` on; ends when the agent does, or the connection breaks."""
