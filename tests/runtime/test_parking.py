@@ -22,6 +22,7 @@ from nanoclaw_runtime.domain.model import SessionPlan, SessionRef, SessionSpec
 from nanoclaw_runtime.manifests.identity import fingerprint
 from nanoclaw_runtime.telemetry import Metrics
 from tests.support.fake_backend import FakeBackend
+from tests.support.plans import ready
 
 NOW = 1_800_000_000.0
 QUOTA = Diagnosis(FailureKind.QUOTA, "exceeded quota: pods", "No room.")
@@ -119,7 +120,7 @@ class Yard:
 
     async def starts(self, folder, session):
         plan = await self.plan(self.groups[folder], session)
-        return await self.backend.start(SessionSpec(plan, b"{}"))
+        return await self.backend.start(SessionSpec(plan, ready(b"{}")))
 
     def number(self, name, **labels):
         generate_latest(self.metrics.registry)

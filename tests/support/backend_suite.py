@@ -15,9 +15,9 @@ import pytest
 
 from nanoclaw_runtime.backends.base import Backend, RunningSession
 from nanoclaw_runtime.contract.config import Resources
-from nanoclaw_runtime.domain.errors import FailureKind, SessionFailed
+from nanoclaw_runtime.domain.errors import FailureKind, SessionFailed, StoreFailed
 from nanoclaw_runtime.domain.model import SessionSpec
-from tests.support.plans import plan
+from tests.support.plans import plan, ready
 from tests.support.script_agent import IMAGE, script
 
 NOW = timedelta(0)
@@ -46,7 +46,7 @@ class Site(Protocol):
 def spec(
     session: str, *lines: str, folder: str = "main", resources: Resources = SMALL, image: str = IMAGE, **more
 ) -> SessionSpec:
-    return SessionSpec(plan(folder, session, image=image, resources=resources, **more), script(*lines))
+    return SessionSpec(plan(folder, session, image=image, resources=resources, **more), ready(script(*lines)))
 
 
 async def results(session: RunningSession, skip: int = 0) -> list[tuple[int, str | None]]:
@@ -85,7 +85,7 @@ async def test_what_an_agent_wrote_is_there_for_the_next_one(site: Site) -> None
 
 async def test_a_large_input_arrives_whole(site: Site) -> None:
     large = spec("s1", *["# padding" * 20] * 10_000, 'output "$(wc -c < /tmp/input)"')
-    assert await results(await site.backend.start(large)) == [(0, str(len(large.stdin)))]
+    assert await results(await site.backend.start(large)) == [(0, str(len(await large.stdin)))]
 
 
 async def test_a_large_output_arrives_whole(site: Site) -> None:
@@ -196,3 +196,14 @@ async def test_an_image_that_is_not_there_is_named(site: Site) -> None:
     assert caught.value.diagnosis.kind is FailureKind.IMAGE
     assert "localhost/not/there:1" in caught.value.diagnosis.operator
     assert await site.alive() == []
+
+
+@pytest.mark.parametrize("error", [OSError("the volume is full"), StoreFailed("the disk is full")])
+async def test_what_keeps_an_input_from_being_ready_is_told_and_nothing_is_made(site: Site, error: Exception) -> None:
+    given = spec("s1", "output never")
+    refused = asyncio.get_running_loop().create_future()
+    refused.set_exception(error)
+    with pytest.raises(type(error)):
+        await site.backend.start(SessionSpec(given.plan, refused))
+    assert await site.alive() == []
+    assert await results(await site.backend.start(spec("s2", "output next"))) == [(0, "next")]

@@ -132,6 +132,7 @@ class FakeBackend:
 
     async def start(self, spec: SessionSpec) -> FakeAgent:
         ref = spec.plan.ref
+        stdin = await spec.stdin
         await self.room.wait()
         if self.refusals:
             if self.leaves_behind:
@@ -141,7 +142,7 @@ class FakeBackend:
         if agent is None or agent.exit_code is not None or agent.parked != fingerprint(spec.plan):
             self._nobody_in(ref.folder)
             agent = FakeAgent(ref, {}, self.tree)
-        agent.ref, agent.stdin = ref, json.loads(spec.stdin)
+        agent.ref, agent.stdin = ref, json.loads(stdin)
         await self.add(agent)
         return agent
 

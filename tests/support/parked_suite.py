@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from nanoclaw_runtime.backends import cluster
 from nanoclaw_runtime.backends.base import RunningSession
+from nanoclaw_runtime.domain.errors import StoreFailed
 from nanoclaw_runtime.domain.model import SessionSpec
+from nanoclaw_runtime.kube import attach as attach_module
+from nanoclaw_runtime.kube.attach import AttachedStreams
 from nanoclaw_runtime.kube.deadline import Deadline
 from nanoclaw_runtime.kube.resources import PODS
 from tests.support.backend_suite import NOW, results, spec
 from tests.support.job_site import PATIENCE, JobSite
-from tests.support.script_agent import script
 
 
 async def parked(site: JobSite, given: SessionSpec) -> RunningSession:
@@ -90,6 +95,37 @@ async def test_a_session_of_any_kind_takes_the_parked_agent(site: JobSite, kind:
     given = spec("p1", "output done")
     await parked(site, given)
     ref = replace(given.plan.ref, kind=type(given.plan.ref.kind)(kind))
-    session = await site.backend.start(replace(given, plan=replace(given.plan, ref=ref), stdin=script("output done")))
+    session = await site.backend.start(replace(given, plan=replace(given.plan, ref=ref)))
     assert session.ref == ref
     assert await results(session) == [(0, "done")]
+
+
+async def test_a_parked_agent_is_reached_while_its_input_becomes_ready(
+    site: JobSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, reached = spec("p1", "output warm"), asyncio.Event()
+    await parked(site, given)
+    stdin = asyncio.get_running_loop().create_future()
+
+    async def attach(*arguments: Any, **options: Any) -> AttachedStreams:
+        streams = await attach_module.attach(*arguments, **options)
+        reached.set()
+        return streams
+
+    monkeypatch.setattr(cluster, "attach", attach)
+    starting = asyncio.create_task(site.backend.start(SessionSpec(given.plan, stdin)))
+    async with asyncio.timeout(PATIENCE):
+        await reached.wait()
+    stdin.set_result(await given.stdin)
+    assert await results(await starting) == [(0, "warm")]
+
+
+async def test_a_parked_agent_that_was_reached_goes_when_its_input_is_never_ready(site: JobSite) -> None:
+    given = spec("p1", "output never")
+    await parked(site, given)
+    refused = asyncio.get_running_loop().create_future()
+    refused.set_exception(StoreFailed("the disk is full"))
+    with pytest.raises(StoreFailed):
+        await site.backend.start(SessionSpec(given.plan, refused))
+    assert await site.alive() == []
+    assert site.backend.waits("p1") is None

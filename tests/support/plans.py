@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,13 @@ def plan(
     agent = AgentSettings(image=image, resources=resources or Resources(), env=env or {})
     config = ControllerConfig(agent=agent, platform=platform, layout=layout, **settings)
     return SessionPlan(SessionRef(folder, session, kind), config, extra)
+
+
+def ready(stdin: bytes) -> asyncio.Future[bytes]:
+    """An input that an agent may have at once."""
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(stdin)
+    return done
 
 
 def bridged(folder: str, **settings: Any) -> SessionPlan:

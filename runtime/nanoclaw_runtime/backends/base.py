@@ -60,8 +60,9 @@ class Backend(Protocol):
         """Start a session; returns when its agent has the whole input and stdin is closed.
 
         The pod that was prepared for this very session is used when it is made of the same plan and
-        can still be reached, and replaced otherwise. Waits for a predecessor of the same group to be
-        gone. Leaves nothing behind when it raises SessionFailed or is cancelled.
+        can still be reached, which is tried while the input becomes ready, and replaced otherwise. Nothing is
+        made before the input is ready. Waits for a predecessor of the same group to be gone. Leaves nothing
+        behind when it raises SessionFailed, or what the input raises, or is cancelled.
         """
         ...
 

@@ -90,6 +90,8 @@ class ClusterBackend:
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._nodes: dict[str, str] = {}
         """Of each group's last pod."""
+        self._markings: set[asyncio.Task[None]] = set()
+        """Under way: what marks pods as those that have their session's input."""
 
     async def run(self) -> None:
         """Watch the agents' pods until cancelled. Nothing else here works without it."""
@@ -172,13 +174,7 @@ class ClusterBackend:
             try:
                 pod = await self._running_pod(spec, holder, vehicle, deadline)
                 steps.lap("pod")
-                streams = await attach(
-                    self._client,
-                    pod.metadata.name,
-                    container=CONTAINER,
-                    namespace=self._namespace,
-                    deadline=deadline.within(REACHED_WITHIN),
-                )
+                streams = await self._reached(pod, deadline.within(REACHED_WITHIN))
                 steps.lap("attach")
             except (KubeError, SessionFailed) as error:
                 log.warning("session.parked-lost", session=ref.session, group=ref.folder, error=str(error))
@@ -226,10 +222,12 @@ class ClusterBackend:
         try:
             await self._send(spec, pod, streams, deadline)
             steps.lap("input")
-            await vehicle.given(ours)
         except BaseException:
             await to_the_end(self._taken_away(vehicle, holder))
             raise
+        marking = asyncio.create_task(vehicle.given(ours), name=f"mark-{ref.session}")  # nobody waits for it
+        self._markings.add(marking)
+        marking.add_done_callback(self._markings.discard)
         self._nodes[ref.folder] = pod.spec.node_name
         parked = holder.parked is not None
         log.info(
@@ -251,6 +249,7 @@ class ClusterBackend:
         vehicle = self._vehicles[spec.plan.config.pattern]
         deadline = Deadline.after(spec.plan.config.start_timeout)
         steps = Stopwatch()
+        await spec.stdin
         await vehicle.emptied(ref, deadline)
         making = asyncio.create_task(
             vehicle.make(self._placed(replace(spec.plan, parked=False)), deadline), name=f"create-{ref.session}"
@@ -358,14 +357,18 @@ class ClusterBackend:
                 claims.append(Claim(metadata=Metadata(name=name)))
         return claims
 
+    async def _reached(self, pod: Pod, deadline: Deadline) -> AttachedStreams:
+        """A connection to the agent's streams. Raises KubeError."""
+        return await attach(
+            self._client, pod.metadata.name, container=CONTAINER, namespace=self._namespace, deadline=deadline
+        )
+
     async def _attached(self, spec: SessionSpec, pod: Pod, deadline: Deadline) -> AttachedStreams:
-        """A connection to the agent's streams. Raises SessionFailed."""
+        """The same, tried again while its pod is there. Raises SessionFailed."""
         name, attempt = pod.metadata.name, 0
         while True:
             try:
-                return await attach(
-                    self._client, name, container=CONTAINER, namespace=self._namespace, deadline=deadline
-                )
+                return await self._reached(pod, deadline)
             except KubeError as error:
                 final = isinstance(error, Forbidden | DeadlineExceeded)
                 now = self.pods.objects.get(name)
@@ -378,7 +381,7 @@ class ClusterBackend:
     async def _send(self, spec: SessionSpec, pod: Pod, streams: AttachedStreams, deadline: Deadline) -> None:
         """Hand over the input. Raises SessionFailed."""
         try:
-            await streams.send(spec.stdin, deadline)
+            await streams.send(await spec.stdin, deadline)
         except KubeError as error:
             await streams.close()
             # An agent that ended tells more than the connection that ended with it.

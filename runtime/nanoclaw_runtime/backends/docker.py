@@ -68,10 +68,11 @@ class DockerBackend:
     async def start(self, spec: SessionSpec) -> RunningSession:
         """See `Backend.start`: returns when the container runs and stdin is closed behind its input."""
         ref, seconds = spec.plan.ref, spec.plan.config.start_timeout
+        stdin = await spec.stdin
         try:
             await self._await_predecessors(ref, Deadline.after(seconds))
             await asyncio.to_thread(make_ready, self._tree, bind_mounts(spec.plan), self.host.uid, self.host.gid)
-            return await self._start(spec, Deadline.after(seconds))
+            return await self._start(spec.plan, stdin, Deadline.after(seconds))
         except DockerFailed as error:
             raise SessionFailed(ref.session, diagnosis.refused(container_name(spec.plan), error)) from error
         except OSError as error:
@@ -95,11 +96,11 @@ class DockerBackend:
     def waits(self, session: str) -> None:
         """See `Backend.waits`."""
 
-    async def _start(self, spec: SessionSpec, deadline: Deadline) -> DockerSession:
-        ref, name = spec.plan.ref, container_name(spec.plan)
-        client = await self._docker.open(*agent_run(spec.plan, self.host), stdin=True)
+    async def _start(self, plan: SessionPlan, stdin: bytes, deadline: Deadline) -> DockerSession:
+        ref, name = plan.ref, container_name(plan)
+        client = await self._docker.open(*agent_run(plan, self.host), stdin=True)
         try:
-            client.give(spec.stdin)
+            client.give(stdin)
             await self._until_running(client, name, ref, deadline)
             await self._until_given(client, name, ref, deadline)
         except BaseException:

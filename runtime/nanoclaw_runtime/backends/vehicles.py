@@ -55,7 +55,10 @@ class Vehicle(Protocol):
         ...
 
     async def given(self, holder: Holder) -> None:
-        """The pod `holder.pod` has the session's input: let later processes tell it from one made in its place."""
+        """The pod `holder.pod` has the session's input: let later processes tell it from one made in its place.
+
+        Raises nothing: what fails is logged.
+        """
         ...
 
     async def remove(self, holder: Holder) -> None:

@@ -148,22 +148,20 @@ class Session:
 
     async def run(self, group: GroupSpec, opening: Opening) -> Result:
         """Start an agent with the opening's prompt and stay with it until it is gone."""
-        around, begun = self._around, _now()
-        ids = [message.id for message in opening.messages]
-        await around.store.begin_session(self.ref, ids, task=opening.task, at=datetime.now(UTC))
+        around = self._around
+        readying = asyncio.create_task(self._readied(group, opening), name=f"ready {self.ref.session}")
         try:
-            if around.config.transport is Transport.VOLUME:  # a bridge makes them in the pod
-                await asyncio.to_thread(make_group_folders, around.tree, self.ref.folder)
-            await self._mailbox.prepare()
-            await around.prepare(group.folder)
             plan = await around.plans.of(group, self.ref)
-            spec = SessionSpec(plan, await self._stdin(group, opening))
-            around.metrics.own_seconds.observe(_now() - begun)
-            running = await around.backend.start(spec)
-        except SessionFailed as failure:
-            return await self._finish(failure.diagnosis)
-        except OSError as error:
-            return await self._finish(_volume_refused(self.ref.folder, error))
+            running = await around.backend.start(SessionSpec(plan, readying))
+        except (SessionFailed, OSError) as error:
+            await asyncio.wait({readying})
+            broken = readying.exception()
+            if broken is not None and not isinstance(broken, OSError):  # there may be no session to finish
+                raise broken from error
+            return await self._finish(_why(self.ref.folder, error))
+        except BaseException:
+            readying.cancel()
+            raise
         now = datetime.now(UTC)
         for message in opening.messages:
             around.metrics.input_seconds.observe((now - message.created).total_seconds())
@@ -274,6 +272,19 @@ class Session:
     def overdue(self) -> float:
         """Seconds since it was to be ended for being silent, or for not ending when it was asked to; 0 before that."""
         return 0.0 if self._ending_since is None else _now() - self._ending_since
+
+    async def _readied(self, group: GroupSpec, opening: Opening) -> bytes:
+        """The agent's input, once it may have it. Raises OSError, StoreFailed."""
+        around, begun = self._around, _now()
+        ids = [message.id for message in opening.messages]
+        await around.store.begin_session(self.ref, ids, task=opening.task, at=datetime.now(UTC))
+        if around.config.transport is Transport.VOLUME:  # a bridge makes them in the pod
+            await asyncio.to_thread(make_group_folders, around.tree, self.ref.folder)
+        await self._mailbox.prepare()
+        await around.prepare(group.folder)
+        stdin = await self._stdin(group, opening)
+        around.metrics.own_seconds.observe(_now() - begun)
+        return stdin
 
     async def _stdin(self, group: GroupSpec, opening: Opening) -> bytes:
         around = self._around
@@ -473,7 +484,9 @@ def _outlived(ref: SessionRef, deadline: float) -> Diagnosis:
     )
 
 
-def _volume_refused(folder: str, error: OSError) -> Diagnosis:
+def _why(folder: str, error: SessionFailed | OSError) -> Diagnosis:
+    if isinstance(error, SessionFailed):
+        return error.diagnosis
     return Diagnosis(
         FailureKind.VOLUME,
         f"the volumes of group {folder!r} cannot be written ({error}); check that its claims are bound and that "

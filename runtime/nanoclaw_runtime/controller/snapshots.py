@@ -51,14 +51,15 @@ class Snapshots:
     async def write_tasks(self, folder: str) -> None:
         """Raises OSError, StoreFailed."""
         async with self._turns[folder]:  # what was read first must not be written last
-            await asyncio.to_thread(write_tasks, self._tree, folder, await self._tasks.list())
+            tasks = await self._tasks.list(None if _sees_all(folder) else folder)
+            await asyncio.to_thread(write_tasks, self._tree, folder, tasks)
         self._changed(folder)
 
     async def write_groups(self, folder: str) -> None:
         """Raises OSError, StoreFailed."""
         async with self._turns[folder]:
             registered = {group.jid for group in self._groups()}
-            chats = await self._chats.list()
+            chats = await self._chats.list() if _sees_all(folder) else ()
             await asyncio.to_thread(write_groups, self._tree, folder, chats, registered, self._now())
         self._changed(folder)
 
@@ -75,3 +76,8 @@ class Snapshots:
     async def refresh_groups(self) -> None:
         """Tell main which chats there are. Raises OSError, StoreFailed."""
         await self.write_groups(names.MAIN_FOLDER)
+
+
+def _sees_all(folder: str) -> bool:
+    """What another group may not see need not be read."""
+    return folder == names.MAIN_FOLDER

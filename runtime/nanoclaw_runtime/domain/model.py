@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -45,11 +46,15 @@ class SessionPlan:
 
 @dataclass(frozen=True)
 class SessionSpec:
-    """A session to start: the plan, and the bytes its agent reads from stdin."""
+    """A session to start: the plan, and what its agent reads from stdin."""
 
     plan: SessionPlan
-    stdin: bytes = field(repr=False)
-    """The encoded ContainerInput, secrets included. Never logged, never part of a manifest."""
+    stdin: Future[bytes] = field(repr=False)
+    """The encoded ContainerInput, secrets included. Never logged, never part of a manifest.
+
+    Done when the agent may have it: the session is recorded and the folders it mounts are there. Raises OSError where
+    they cannot be, and StoreFailed.
+    """
 
 
 @dataclass(frozen=True)
