@@ -8,6 +8,7 @@ import pytest
 from nanoclaw_runtime.contract.config import ControllerConfig, Groups, GroupSpec
 from nanoclaw_runtime.controller.status import GroupState
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, GroupUnknown, SessionUnknown
+from nanoclaw_runtime.kube.errors import KubeError, Target
 from nanoclaw_runtime.store.records import EventType, MessageState
 from tests.support.house import House, started
 
@@ -368,6 +369,27 @@ async def test_an_agent_a_failed_start_left_behind_does_not_block_its_group(hous
     await house.until_state(GroupState.RETRYING)
     await house.send("again")
     assert (await house.backend.agent(1)).stdin["prompt"].count("<message ") == 2
+
+
+async def test_what_could_not_be_swept_away_goes_before_the_next_start_which_would_wait_for_it(house):
+    """The cluster answers neither who undoes the start nor who sweeps behind it, and is back for the next try."""
+    looked, running = asyncio.Event(), house.backend.running
+
+    async def away():
+        house.backend.running = running
+        looked.set()
+        raise KubeError(Target("list", "jobs"), "away")
+
+    house.backend.running = away
+    house.backend.refusals.append(REFUSED)
+    house.backend.leaves_behind = True
+    await house.send("hello")
+    left = await house.backend.agent(0)
+    await looked.wait()
+    await house.send("again")
+    assert (await house.backend.agent(1)).stdin["prompt"].count("<message ") == 2
+    assert left.stopped
+    assert len(await house.store.sessions()) == 2  # none failed in between
 
 
 async def test_an_agent_of_another_group_is_not_swept_away_by_a_failure(house):

@@ -100,6 +100,8 @@ class Runs:
         self._beginning: dict[str, str] = {}
         """The session each group began last: not parked any more, before it is alive."""
         self._last_failure: dict[str, tuple[Diagnosis, tuple[int, ...]]] = {}
+        self._unswept: set[str] = set()
+        """Groups for which the cluster did not answer whoever looked for what they left."""
         self._queue: GroupQueue | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._show_metrics()
@@ -205,6 +207,8 @@ class Runs:
         async with self._parking.reservations.beginning(folder):
             session = self._beginning[folder] = self._parking.take(folder) or new_session_id()
             await self._parking.settled(folder)
+        if folder in self._unswept:
+            await self.sweep(folder)
         return session
 
     def busy(self, folder: str) -> bool:
@@ -253,13 +257,16 @@ class Runs:
     async def sweep(self, folder: str) -> None:
         """Stop agents of the group that no session stays with, so that they do not block the next one.
 
-        A start or a stop that failed while the cluster did not answer may have left one behind.
+        A start or a stop that failed while the cluster did not answer may have left one behind. Where it does not
+        answer yet either, that is made good before the group's next start.
         """
         try:
             found = await self._around.backend.running()
-        except Exception:  # noqa: BLE001 - the next failure, or the next process, sweeps again
+        except Exception:  # noqa: BLE001 - the next start, or the next process, sweeps again
             _log.exception("left-over sessions not looked for", group=folder)
+            self._unswept.add(folder)
             return
+        self._unswept.discard(folder)
         for running in found:
             # Asked when its turn comes: the clearing of others takes its time, and sessions begin meanwhile.
             if running.ref.folder == folder and not self._is_known(running.ref.session):
