@@ -31,7 +31,6 @@ from nanoclaw_dev.engine_binaries import EngineBinaries
 from nanoclaw_dev.progress import Progress, Step
 from nanoclaw_dev.trial import Installation
 from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable
-from nanoclaw_runtime.cli.installation import CONTROLLER_SELECTOR
 from nanoclaw_runtime.contract import labels
 from nanoclaw_runtime.kube.resources import PODS
 from nanoclaw_runtime.store.records import EventType
@@ -182,7 +181,7 @@ async def _lose(cluster: Cluster, chat: Chat, case: Case) -> str:
 
 async def _victim(chat: Chat, *, with_controller: bool) -> str:
     """The controller's node, or of the others the one with most agents."""
-    [controller] = await chat.client.list(PODS, namespace=chat.namespace, labels=CONTROLLER_SELECTOR)
+    [controller] = await chat.client.list(PODS, namespace=chat.namespace, labels=labels.CONTROLLER_SELECTOR)
     own = str(controller["spec"]["nodeName"])
     if with_controller:
         return own

@@ -49,8 +49,6 @@ BETWEEN_KILLS: Final = (10.0, 30.0)
 LAST_ANSWERS: Final = 600.0
 """Seconds the last messages may take; the longest back-off is 155."""
 
-CONTROLLER: Final = f"{labels.NAME}=nanoclaw,{labels.COMPONENT}={labels.CONTROLLER}"
-
 
 @dataclass
 class Tally:
@@ -150,7 +148,8 @@ async def _kill(chat: Chat, chance: random.Random, until: float, tally: Tally) -
         await asyncio.sleep(chance.uniform(*BETWEEN_KILLS))
         victim = chance.choice(["controller", "agent", "agent"])
         how = chance.choice(["process", "pod"])
-        if await _killed(chat, CONTROLLER if victim == "controller" else labels.AGENT_SELECTOR, how, chance):
+        selector = labels.CONTROLLER_SELECTOR if victim == "controller" else labels.AGENT_SELECTOR
+        if await _killed(chat, selector, how, chance):
             tally.kills[f"{victim}'s {how}"] += 1
 
 

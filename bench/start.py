@@ -37,8 +37,6 @@ BASELINE = "baseline"
 """The group whose claims the handmade Jobs mount; it gets no messages."""
 FOLLOW_UPS = 60
 
-CONTROLLER = f"{labels.NAME}=nanoclaw,{labels.COMPONENT}={labels.CONTROLLER}"
-
 
 @dataclass
 class Times:
@@ -172,7 +170,7 @@ async def _remove_containers(docker: DockerEngine) -> None:
 
 async def _own(chat: Chat, sessions: Sequence[tuple[str, float]]) -> list[float]:
     """Our own share of each start: the controller logs how long it waited for the cluster."""
-    (pod,) = await chat.client.list(PODS, namespace=chat.namespace, labels=CONTROLLER)
+    (pod,) = await chat.client.list(PODS, namespace=chat.namespace, labels=labels.CONTROLLER_SELECTOR)
     name, log = pod["metadata"]["name"], b""
     async for data in chat.client.pod_log(name, container="controller", namespace=chat.namespace):
         log += data

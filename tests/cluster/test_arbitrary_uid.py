@@ -100,8 +100,7 @@ async def test_a_message_is_answered_by_an_agent_of_no_known_user(chat, core):
 
 
 async def test_the_controller_writes_its_database_as_no_known_user(chat, core):
-    only = f"{labels.COMPONENT}={labels.CONTROLLER}"
-    (pod,) = await chat.client.list(PODS, namespace=chat.namespace, labels=only)
+    (pod,) = await chat.client.list(PODS, namespace=chat.namespace, labels=labels.CONTROLLER_SELECTOR)
     told = run(
         core, chat.namespace, pod["metadata"]["name"], "sh", "-c", "id -u; id -g; stat -c %u /nanoclaw/store/*.db"
     )

@@ -20,7 +20,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(300)]
 
 GROUPS = ("main", "a", "b", "c", "d", "e", "Team_42", "crash")
 LIMIT = 5
-CONTROLLER = f"{labels.NAME}=nanoclaw,{labels.COMPONENT}={labels.CONTROLLER}"
 
 
 per_type = pytest.mark.parametrize("installation", ["per-type"], indirect=True)
@@ -135,7 +134,8 @@ async def test_an_answer_survives_its_controller_and_comes_exactly_once(chat):
     sent = await chat.send("crash", "sleep 8; echo finished")
     running = await chat.running("crash", after=sent.event)
     (before,) = await pods(chat, f"{labels.SESSION}={running.payload['session']}")
-    (controller,) = [pod for pod in await pods(chat, CONTROLLER) if "deletionTimestamp" not in pod["metadata"]]
+    found = await pods(chat, labels.CONTROLLER_SELECTOR)
+    (controller,) = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
     await chat.client.delete(PODS, controller["metadata"]["name"], namespace=chat.namespace)
     answer = await chat.answer(sent)
     assert answer.payload["text"] == "slept 8 s\nfinished"

@@ -26,7 +26,6 @@ GROUPS = ("main", "a", "b", "c", "d", "e")
 GUESTS = ("guest", "visitor", "tourist")
 """May begin anew elsewhere."""
 GONE_AFTER = 15
-CONTROLLERS = f"{labels.NAME}=nanoclaw,{labels.COMPONENT}={labels.CONTROLLER}"
 PATIENCE = 120
 
 
@@ -72,7 +71,7 @@ class Members:
         self.chat, self.caller = chat, caller
 
     async def pods(self):
-        pods = await self.chat.client.list(PODS, namespace=self.chat.namespace, labels=CONTROLLERS)
+        pods = await self.chat.client.list(PODS, namespace=self.chat.namespace, labels=labels.CONTROLLER_SELECTOR)
         return {pod["spec"]["nodeName"]: pod for pod in pods if "deletionTimestamp" not in pod["metadata"]}
 
     async def url(self, node, path):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from nanoclaw_dev.cluster import cgroups
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.trial import Installation
-from nanoclaw_runtime.cli.installation import CONTROLLER_SELECTOR, Target
+from nanoclaw_runtime.cli.installation import Target
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.kube.client import KubeClient
@@ -107,7 +107,7 @@ class OnCluster:
 
     async def controller(self, _group: str = "") -> dict[str, Any]:
         """The pod of the controller that serves."""
-        pods = await self.client.list(PODS, namespace=self.namespace, labels=CONTROLLER_SELECTOR)
+        pods = await self.client.list(PODS, namespace=self.namespace, labels=labels.CONTROLLER_SELECTOR)
         [pod] = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         return pod
 
@@ -138,7 +138,7 @@ class OnNodes(OnCluster):
         selector = f"{labels.AGENT_SELECTOR},{labels.GROUP}={names.slug(group)}"
         agents = await self.client.list(PODS, namespace=self.namespace, labels=selector)
         [node] = {pod["spec"]["nodeName"] for pod in agents if pod["status"]["phase"] == "Running"}
-        pods = await self.client.list(PODS, namespace=self.namespace, labels=CONTROLLER_SELECTOR)
+        pods = await self.client.list(PODS, namespace=self.namespace, labels=labels.CONTROLLER_SELECTOR)
         [pod] = [pod for pod in pods if pod["spec"]["nodeName"] == node and "deletionTimestamp" not in pod["metadata"]]
         return pod
 

@@ -14,7 +14,7 @@ from nanoclaw_runtime.cli import doctor, doctor_volumes
 from nanoclaw_runtime.cli.direct import Direct
 from nanoclaw_runtime.cli.doctor import Finding, Verdict
 from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable, Refused
-from nanoclaw_runtime.cli.installation import CONTROLLER_SELECTOR, DEPLOYMENTS
+from nanoclaw_runtime.cli.installation import DEPLOYMENTS
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.contract.config import CONFIG_DIR, ControllerConfig
@@ -106,7 +106,7 @@ async def _controller(remote: Remote) -> Finding:
     try:
         return doctor.deployment(await client.get(DEPLOYMENTS, names.CONTROLLER, namespace=namespace))
     except NotFound:
-        if not await client.list(DAEMON_SETS, namespace=namespace, labels=CONTROLLER_SELECTOR):
+        if not await client.list(DAEMON_SETS, namespace=namespace, labels=labels.CONTROLLER_SELECTOR):
             raise
         return doctor.daemon_set(await client.get(DAEMON_SETS, names.CONTROLLER, namespace=namespace))
 

@@ -20,7 +20,6 @@ DEPLOYMENTS: Final = Resource("Deployment", "deployments", "/apis/apps/v1")
 DEPLOYMENTS_ANYWHERE: Final = Resource("Deployment", "deployments", "/apis/apps/v1", namespaced=False)
 """Listed without a namespace: those of every namespace."""
 
-CONTROLLER_SELECTOR: Final = f"{labels.NAME}=nanoclaw,{labels.COMPONENT}={labels.CONTROLLER}"
 DEFAULT_NAMESPACE: Final = "nanoclaw"
 
 
@@ -44,7 +43,7 @@ async def find_namespace(client: KubeClient) -> str:
     Raises CommandFailed when there are several.
     """
     try:
-        found = await client.list(DEPLOYMENTS_ANYWHERE, labels=CONTROLLER_SELECTOR)
+        found = await client.list(DEPLOYMENTS_ANYWHERE, labels=labels.CONTROLLER_SELECTOR)
     except Forbidden:
         return DEFAULT_NAMESPACE
     return only_namespace({deployment["metadata"]["namespace"] for deployment in found})

@@ -9,7 +9,6 @@ from typing import Any
 from nanoclaw_runtime.backends.docker_client import DockerClient, DockerFailed
 from nanoclaw_runtime.cli.direct import Direct
 from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable
-from nanoclaw_runtime.cli.installation import CONTROLLER_SELECTOR
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.kube.errors import Invalid, KubeError
@@ -22,7 +21,7 @@ def selector(group: str | None, session: str | None) -> str:
         return f"{labels.AGENT_SELECTOR},{labels.SESSION}={session}"
     if group is not None:
         return f"{labels.AGENT_SELECTOR},{labels.GROUP}={names.slug(group)}"
-    return CONTROLLER_SELECTOR
+    return labels.CONTROLLER_SELECTOR
 
 
 def newest(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -48,6 +48,8 @@ REQUIRED_SCC: Final = "openshift.io/required-scc"
 """Annotation of a pod: the one SecurityContextConstraints that may admit it."""
 
 AGENT_SELECTOR: Final = f"{NAME}=nanoclaw,{COMPONENT}={AGENT}"
+CONTROLLER_SELECTOR: Final = f"{NAME}=nanoclaw,{COMPONENT}={CONTROLLER}"
+"""With the pattern `nodelocal` its members, and their leases."""
 
 
 def component(name: str) -> dict[str, str]:

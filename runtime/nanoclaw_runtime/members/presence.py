@@ -162,7 +162,7 @@ class Presence:
         found = await self._client.list(
             LEASES,
             namespace=self._namespace,
-            labels=f"{labels.COMPONENT}={labels.CONTROLLER}",
+            labels=labels.CONTROLLER_SELECTOR,
             deadline=Deadline.after(self._period),
         )
         now, before = _now(), self._seen

@@ -64,8 +64,7 @@ class Record:
 
     async def nodes_with_pods(self) -> set[str]:
         """Nodes that have a pod of a member, started or not; of one that has no node yet its own name."""
-        selector = ",".join(f"{key}={value}" for key, value in labels.component(labels.CONTROLLER).items())
-        found = await self._client.list(PODS, namespace=self._namespace, labels=selector)
+        found = await self._client.list(PODS, namespace=self._namespace, labels=labels.CONTROLLER_SELECTOR)
         return {pod["spec"].get("nodeName") or pod["metadata"]["name"] for pod in found}
 
     async def _read(self) -> tuple[Manifest | None, Assignments]:
