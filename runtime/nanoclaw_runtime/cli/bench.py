@@ -21,14 +21,14 @@ from nanoclaw_runtime.cli.installation import DEPLOYMENTS, find_namespace
 from nanoclaw_runtime.cli.options import Options, finish, line
 from nanoclaw_runtime.cli.prerequisites import STORAGE_CLASSES
 from nanoclaw_runtime.contract import names
-from nanoclaw_runtime.domain.storage_advice import SEEN, Advice, Measured, What, Where, advise
+from nanoclaw_runtime.domain.storage_advice import RWO, RWOP, RWX, SEEN, Advice, Measured, What, Where, advise
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Forbidden, NotFound
 from nanoclaw_runtime.kube.resources import CLAIMS
 
 app = typer.Typer(help="Measure what the cluster gives to agents.", no_args_is_help=True)
 
-_MODES: Final = ("ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
+_MODES: Final = (RWX, RWO, RWOP)
 
 
 @app.callback()
@@ -60,7 +60,7 @@ def storage(
     storage_class: Annotated[
         str | None, typer.Option("--class", help="A StorageClass; a claim of it is made, and removed behind it.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="Access mode of that claim.")] = "ReadWriteMany",
+    mode: Annotated[str, typer.Option(help="Access mode of that claim.")] = RWX,
     size: Annotated[str, typer.Option(help="Size of that claim.")] = "1Gi",
     nodes: Annotated[str, typer.Option(help="One node or two, as A,B; the scheduler's choice when left out.")] = "",
     image: Annotated[
@@ -105,7 +105,9 @@ async def _claim(client: KubeClient, namespace: str, run: str, wanted: Wanted) -
         try:
             found = await client.get(CLAIMS, wanted.claim, namespace=namespace)
         except NotFound:
-            raise CommandFailed(f"there is no claim {wanted.claim!r} in namespace {namespace!r}") from None
+            raise CommandFailed(
+                f"there is no claim {wanted.claim!r} in namespace {namespace!r}; name one that is there, or a class with --class"
+            ) from None
         yield found
         return
     await _known(client, wanted.storage_class or "")

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from nanoclaw_runtime.cli.doctor import Finding, Object, doubtful, good, skipped
 from nanoclaw_runtime.contract.config import ControllerConfig, Platform
+from nanoclaw_runtime.domain.storage_advice import RWO, RWX
 
 CACHING: Final = "attribute caching"
 OWNERS: Final = "owners of volumes"
 
-_RWX, _RWO = "ReadWriteMany", "ReadWriteOnce"
 _SOURCES: Final = ("nfs", "hostPath", "local", "cephfs", "azureFile", "glusterfs")
 # Of a PersistentVolume without a CSI driver.
 _NFS: Final = (
@@ -79,7 +79,7 @@ def _volume(claim: str, spec: Mapping[str, Any]) -> Volume:
 def planned(name: str, mode: str, storage_class: Object) -> Volume:
     """What the class would make for a claim; its file system is not known before."""
     options = tuple(storage_class.get("mountOptions") or ())
-    return Volume(name, storage_class["provisioner"], (mode,), options, "" if mode == _RWX else "ext4")
+    return Volume(name, storage_class["provisioner"], (mode,), options, "" if mode == RWX else "ext4")
 
 
 def caching(config: ControllerConfig, volumes: Sequence[Volume]) -> list[Finding]:
@@ -90,7 +90,7 @@ def caching(config: ControllerConfig, volumes: Sequence[Volume]) -> list[Finding
         return [skipped(CACHING, "no volume is known yet")]
     late: dict[str, tuple[str, list[str]]] = {}
     for volume in volumes:
-        if _RWX in volume.modes and (why := _late(volume)):
+        if RWX in volume.modes and (why := _late(volume)):
             late.setdefault(volume.driver, (why, []))[1].append(volume.claim)
     return [
         doubtful(
@@ -191,7 +191,7 @@ def _ignores(volume: Volume, policies: Mapping[str, str | None]) -> str:
     policy = policies[volume.driver] or "ReadWriteOnceWithFSType"
     if policy == "None":
         return f"{volume.driver} has fsGroupPolicy None"
-    if policy == "ReadWriteOnceWithFSType" and (_RWO not in volume.modes or not volume.fs_type):
+    if policy == "ReadWriteOnceWithFSType" and (RWO not in volume.modes or not volume.fs_type):
         return f"{volume.driver} has fsGroupPolicy {policy}, which leaves out {' and '.join(volume.modes)} volumes"
     return ""
 

@@ -12,6 +12,7 @@ from nanoclaw_runtime.cli import doctor_volumes
 from nanoclaw_runtime.cli.doctor import Finding, Object, doubtful, failed, good
 from nanoclaw_runtime.cli.doctor_volumes import Volume
 from nanoclaw_runtime.contract.needs import ClaimNeed, Needs
+from nanoclaw_runtime.domain.storage_advice import RWOP, RWX
 
 _DEFAULT: Final = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
 _BLOCK_SUFFIXES: Final = ("rbd.csi.ceph.com",)
@@ -31,7 +32,6 @@ _SHARED: Final = (
 )
 _SHARED_SUFFIXES: Final = ("cephfs.csi.ceph.com", "nfs.csi.ceph.com")
 _BY_HAND: Final = "kubernetes.io/no-provisioner"
-_ONE_POD: Final = "ReadWriteOncePod"
 _NETWORK_FILES: Final = "its databases would lie on a network file system, where SQLite is slow and may lose writes"
 
 
@@ -87,7 +87,7 @@ def _troubles(
     check: str, needs: Needs, found: Object, asking: Sequence[ClaimNeed], bound: set[str]
 ) -> Iterator[Finding]:
     provisioner = found["provisioner"]
-    shared = [claim for claim in asking if claim.access_mode == "ReadWriteMany"]
+    shared = [claim for claim in asking if claim.access_mode == RWX]
     block = _is_block(provisioner, needs.one_node_provisioners)
     if shared and block:
         yield failed(
@@ -105,8 +105,8 @@ def _troubles(
         )
     if _is_files(provisioner) and any(claim.database for claim in asking):
         yield doubtful(check, _NETWORK_FILES, "name a class of block storage in storage.databaseStorageClass")
-    if provisioner.startswith("kubernetes.io/") and any(claim.access_mode == _ONE_POD for claim in asking):
-        yield doubtful(check, f"only CSI drivers can do {_ONE_POD}, and {provisioner} is none", "use a CSI driver")
+    if provisioner.startswith("kubernetes.io/") and any(claim.access_mode == RWOP for claim in asking):
+        yield doubtful(check, f"only CSI drivers can do {RWOP}, and {provisioner} is none", "use a CSI driver")
     if provisioner == _BY_HAND:
         yield doubtful(check, "its volumes are made by hand", f"have {len(asking)} of them before `pulumi up`")
     if not found.get("allowVolumeExpansion"):
