@@ -106,7 +106,8 @@ async def _claim(client: KubeClient, namespace: str, run: str, wanted: Wanted) -
             found = await client.get(CLAIMS, wanted.claim, namespace=namespace)
         except NotFound:
             raise CommandFailed(
-                f"there is no claim {wanted.claim!r} in namespace {namespace!r}; name one that is there, or a class with --class"
+                f"there is no claim {wanted.claim!r} in namespace {namespace!r}; name one that is there, or a class "
+                "with --class"
             ) from None
         yield found
         return
