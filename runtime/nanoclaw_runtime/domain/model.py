@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Future
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -49,11 +49,11 @@ class SessionSpec:
     """A session to start: the plan, and what its agent reads from stdin."""
 
     plan: SessionPlan
-    stdin: Future[bytes] = field(repr=False)
+    stdin: Awaitable[bytes] = field(repr=False)
     """The encoded ContainerInput, secrets included. Never logged, never part of a manifest.
 
-    Done when the agent may have it: the session is recorded and the folders it mounts are there. Raises OSError where
-    they cannot be, and StoreFailed.
+    There when the agent may have it: the session is recorded and the folders it mounts are there. May be awaited again,
+    as a Future. Raises OSError where the folders cannot be, and StoreFailed.
     """
 
 
