@@ -13,6 +13,7 @@ from functools import partial
 import httpx
 import pytest
 
+from nanoclaw_runtime.api import members
 from nanoclaw_runtime.api.app import create_app
 from nanoclaw_runtime.api.host import host_routers
 from nanoclaw_runtime.api.members import FORWARDED, Forwarding, client
@@ -164,6 +165,42 @@ async def test_a_group_of_a_member_that_does_not_answer_is_told_of_as_well(whole
     answer = await whole.send("b")
     assert answer.status_code == 503
     assert answer.json()["detail"].startswith("group 'b' is on node 'n2', whose controller does not answer")
+
+
+@contextlib.asynccontextmanager
+async def frozen(street, node, *, says=b""):
+    """Its process stands still: connections are taken, and nothing more is said on them than this."""
+
+    async def stand_still(reader, writer):
+        writer.write(says)
+        with contextlib.suppress(ConnectionError):
+            await reader.read(-1)
+        writer.close()
+
+    await street.shut(node)
+    server = await asyncio.start_server(stand_still, "127.0.0.1", 0)
+    street.ports[node] = server.sockets[0].getsockname()[1]
+    async with server:
+        yield
+
+
+async def test_a_member_that_stands_still_keeps_nobody_waiting_for_ever(whole, monkeypatch):
+    monkeypatch.setattr(members, "SILENCE", 0.5)
+    async with frozen(whole, "n2"):
+        answer = await whole.send("b")
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith("group 'b' is on node 'n2', whose controller does not answer")
+
+
+async def test_a_stream_of_a_member_that_stands_still_breaks_off_so_that_its_reader_looks_again(whole, monkeypatch):
+    """Its group may be elsewhere by then."""
+    monkeypatch.setattr(members, "SILENCE", 0.5)
+    begun = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n:\r\n"
+    async with frozen(whole, "n2", says=begun):
+        async with whole.caller.stream("GET", whole.at("n1", "/groups/b/events")) as stream:
+            assert stream.status_code == 200
+            with pytest.raises(httpx.RemoteProtocolError):
+                _ = [piece async for piece in stream.aiter_raw()]
 
 
 async def test_a_group_without_a_node_is_tried_again_and_one_that_is_not_there_is_not(street):

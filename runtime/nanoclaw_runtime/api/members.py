@@ -37,6 +37,10 @@ CONNECT: Final = 3.0
 """Seconds to reach another member."""
 PART: Final = 10.0
 """Seconds another member may take for its part of a list."""
+SILENCE: Final = 60.0
+"""Seconds in which another member says something: an answer, or a heartbeat between two events."""
+FILES: Final = 600.0
+"""The same where it lists files, or puts an archive in place behind its last piece."""
 RETRY: Final = "5"
 # Seconds a caller is asked to wait.
 
@@ -48,7 +52,7 @@ _log = structlog.get_logger(__name__)
 
 
 def client() -> httpx.AsyncClient:
-    """For `Forwarding`; an event stream may be silent for as long as it likes."""
+    """For `Forwarding`, which says of each request how long its answer may take."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     return httpx.AsyncClient(timeout=httpx.Timeout(None, connect=CONNECT), limits=limits, trust_env=False)
@@ -108,6 +112,7 @@ class Forwarding:
             _url(place, scope),
             headers=_passed(headers) | {FORWARDED: self._members.node},
             content=content if "content-length" in headers or "transfer-encoding" in headers else None,
+            timeout=httpx.Timeout(None, connect=CONNECT, read=_patience(scope)),
         )
         response = await self._http.send(request, stream=True)
         return StreamingResponse(_pieces(response), response.status_code, _passed(response.headers))
@@ -214,6 +219,10 @@ def _folder(scope: Scope) -> str | None:
                 wanted = parse_qs(scope["query_string"].decode("latin-1")).get("group")
                 return wanted[0] if wanted else None
     return None
+
+
+def _patience(scope: Scope) -> float:
+    return FILES if scope["path"].startswith(f"{PREFIX}/transfer/") else SILENCE
 
 
 def _refusal(method: str, path: str) -> str | None:
