@@ -19,6 +19,7 @@ from nanoclaw_runtime.controller.parking import Means, Parking
 from nanoclaw_runtime.controller.status import Warmth
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
 from nanoclaw_runtime.domain.model import SessionPlan, SessionRef, SessionSpec
+from nanoclaw_runtime.domain.parking import LONGEST_WAIT, Why
 from nanoclaw_runtime.manifests.identity import fingerprint
 from nanoclaw_runtime.telemetry import Metrics
 from tests.support.fake_backend import FakeBackend
@@ -402,6 +403,20 @@ async def test_the_next_process_replaces_what_would_be_made_differently(yard):
     yard.image = "agent:2"
     yard.begin(await yard.backend.running())
     await yard.until(lambda: yard.parked() == list("abc") and len(yard.backend.asked) == 6)
+
+
+@pytest.mark.parametrize(("compiling", "seconds", "why"), [(True, 200, Why.LATE), (False, LONGEST_WAIT + 1, Why.OLD)])
+async def test_an_agent_that_is_taken_up_is_as_old_as_its_pod(yard, compiling, seconds, why):
+    """Else a controller that starts again every now and then waits for ever for a pod without a node."""
+    await yard.until_parked("a", "b", "c")
+    await yard.end()
+    late, *young = yard.backend.parked.values()
+    late.created, young[0].created = yard.at(-seconds), yard.at(-1)
+    yard.backend.compiling |= {late.ref.folder} if compiling else set()
+    yard.begin(await yard.backend.running())
+    await yard.until(lambda: late.stopped)
+    assert yard.number("nanoclaw_parking_dropped_total", why=why) == 1
+    assert not any(each.stopped for each in young)
 
 
 async def test_a_second_agent_of_a_group_is_not_taken_up(yard):

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from nanoclaw_runtime.backends.base import no_room
@@ -30,6 +30,7 @@ class FakeAgent:
     said: list[ContainerOutput] = field(default_factory=list)
     parked: str | None = None
     transport: Transport = Transport.VOLUME
+    created: datetime | None = None
     exit_code: int | None = None
     stopped: bool = False
     undead: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from nanoclaw_runtime.contract.config import Transport
@@ -26,6 +26,11 @@ class RunningSession(Protocol):
     @property
     def transport(self) -> Transport:
         """How its messages reach it, which the controller's settings may have changed since."""
+        ...
+
+    @property
+    def created(self) -> datetime | None:
+        """When its pod was, by the cluster's clock; None while that is not known."""
         ...
 
     def outputs(self, skip: int = 0) -> AsyncGenerator[AgentOutput]:

@@ -67,6 +67,11 @@ class DockerSession:
         """See `RunningSession.transport`: host and agents share their folders."""
         return Transport.VOLUME
 
+    @property
+    def created(self) -> None:
+        """See `RunningSession.created`: asked of parked ones alone."""
+        return None
+
     async def outputs(self, skip: int = 0) -> AsyncGenerator[AgentOutput]:
         """See `RunningSession.outputs`."""
         following = skip

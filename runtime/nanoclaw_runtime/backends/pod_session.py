@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -80,6 +80,12 @@ class PodSession:
     def transport(self) -> Transport:
         """See `RunningSession.transport`."""
         return self._holder.transport
+
+    @property
+    def created(self) -> datetime | None:
+        """See `RunningSession.created`. Not its holder's time: a set is older than the session it holds."""
+        pod = self._known_pod()
+        return pod.metadata.creation_timestamp if pod is not None else None
 
     async def outputs(self, skip: int = 0) -> AsyncGenerator[AgentOutput]:
         """See `RunningSession.outputs`."""

@@ -32,6 +32,8 @@ class ParkedAgent:
     state: State = State.STARTING
     changed: float = 0.0
     """When its state did."""
+    adopted: bool = False
+    """An earlier process parked it: it is as old as its pod, once that is seen."""
     taken: bool = False
     """A session has it: it is not parking's any more."""
     stop_at: float | None = None
@@ -42,11 +44,17 @@ class ParkedAgent:
 
     def look(self, backend: Backend, now: float) -> bool:
         """Bring the state up to date; whether it has changed."""
-        state = self._state(backend, now)
-        if state is self.state:
-            return False
-        self.state, self.changed = state, now
-        return True
+        seen, state = self._seen, self._state(backend, now)
+        if self.adopted and self._seen and not seen:
+            self.since = self.changed = self._created(now)
+        elif state is not self.state:
+            self.changed = now
+        was, self.state = self.state, state
+        return state is not was
+
+    def _created(self, now: float) -> float:
+        created = self.running.created if self.running is not None else None
+        return now if created is None else min(now, created.timestamp())
 
     def _state(self, backend: Backend, now: float) -> State:
         if self.stop_at is not None:
