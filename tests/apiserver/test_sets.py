@@ -49,16 +49,20 @@ class Hands:
         await self.vehicle.emptied(given.ref, Deadline.after(PATIENCE))
         return await self.vehicle.make(given, Deadline.after(PATIENCE))
 
-    async def make_pod(self) -> str:
+    async def make_pod(self, container: str = "containerd://1") -> str:
         """As the set has it, running; its uid."""
         made = await self.client.get(STATEFUL_SETS, SET, namespace=self.namespace)
         template = made["spec"]["template"]
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"] | {"name": POD}}
         pod = await self.client.create(PODS, pod | {"spec": template["spec"]}, namespace=self.namespace)
-        container = {"name": "agent", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
-        running = container | {"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
-        await self.tell(PODS, POD, {"phase": "Running", "containerStatuses": [running]})
+        await self.run(container)
         return str(pod["metadata"]["uid"])
+
+    async def run(self, container: str, restarts: int = 0) -> None:
+        """What the kubelet tells of the pod when this container runs in it."""
+        about = {"name": "agent", "image": "i", "imageID": "i", "ready": False, "restartCount": restarts}
+        running = {"containerID": container, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
+        await self.tell(PODS, POD, {"phase": "Running", "containerStatuses": [about | running]})
 
     async def make_another(self) -> None:
         """A pod of the same group that somebody else has made."""
@@ -125,6 +129,23 @@ async def test_a_set_is_emptied_behind_its_session_although_the_api_server_was_a
         assert proxy.unused == 0
     async with asyncio.timeout(PATIENCE):
         await hands.scaled_to_zero()
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+async def test_a_container_that_was_made_anew_by_a_node_that_lost_count_is_not_taken_for_the_session(
+    hands: Hands, restarts: int
+) -> None:
+    """It waits for an input as if it was the first one; the session would follow it until the silence limit."""
+    holder = await hands.make("s1")
+    await hands.vehicle.given(replace(holder, pod=await hands.make_pod("containerd://1"), container="containerd://1"))
+    await hands.run("containerd://2", restarts)
+    async with next_process(hands) as backend:
+        [session] = await backend.running()
+        with pytest.raises(SessionFailed) as caught:
+            async with asyncio.timeout(PATIENCE):
+                _ = [output async for output in session.outputs()]
+        assert caught.value.diagnosis.kind is FailureKind.NODE_LOST
+    await hands.scaled_to_zero()
 
 
 async def test_the_pod_of_one_session_is_not_expected_of_the_next(hands: Hands) -> None:

@@ -217,7 +217,7 @@ class ClusterBackend:
         """The session, when its agent has all of its input. Takes the pod away when it does not get it."""
         ref = spec.plan.ref
         # Its kind is known again, now that it has one.
-        ours = replace(holder, ref=ref, pod=pod.metadata.uid)
+        ours = replace(holder, ref=ref, pod=pod.metadata.uid, container=pod.first_container(CONTAINER) or None)
         self._never_fed.discard(ref.session)
         try:
             await self._send(spec, pod, streams, deadline)

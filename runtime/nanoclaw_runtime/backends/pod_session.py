@@ -232,10 +232,10 @@ class PodSession:
             return None
         if pod is None or not self._is(pod):
             raise SessionFailed(self._ref.session, diagnose.vanished(self._holder.name, self._seen))
-        return pod
+        return self._with_its_container(pod)
 
     def _look(self, pod: Pod | None) -> bool:
-        if pod is not None and not self._is(pod):
+        if pod is not None and (not self._is(pod) or self._replaced(pod)):
             return True  # a set's next pod has the name of its last one
         self._seen = pod or self._seen
         return over_or_gone(pod)
@@ -244,6 +244,15 @@ class PodSession:
         """Not so for a pod that was made in its place: that one has the session's labels, and no input."""
         session = pod.metadata.label(labels.SESSION) == self._ref.session
         return session and self._holder.pod in {None, pod.metadata.uid}
+
+    def _replaced(self, pod: Pod) -> bool:
+        """The pod tells of another container, as if that had been its first: its own was lost, and how it ended."""
+        return self._holder.container is not None and pod.first_container(CONTAINER) not in {"", self._holder.container}
+
+    def _with_its_container(self, pod: Pod) -> Pod:
+        if self._replaced(pod):
+            raise SessionFailed(self._ref.session, _lost_count(pod))
+        return pod
 
     async def _pod(self) -> Pod:
         """The session's pod, waiting for it to be made. Raises SessionFailed when there is none and none will come."""
@@ -257,7 +266,7 @@ class PodSession:
                     lambda pod: pod.metadata.label(labels.SESSION) == session, Deadline.after(LOOK_AGAIN_AT_MOST)
                 )
         self._seen = pod
-        return pod
+        return self._with_its_container(pod)
 
     async def _is_over(self) -> bool:
         try:
@@ -273,6 +282,15 @@ class PodSession:
         if failure := diagnose.ending(pod, CONTAINER, stderr):
             raise SessionFailed(self._ref.session, failure)
         log.info("session.ended", session=self._ref.session, pod=pod.metadata.name)
+
+
+def _lost_count(pod: Pod) -> Diagnosis:
+    return Diagnosis(
+        FailureKind.NODE_LOST,
+        f"node {pod.spec.node_name} lost the container of pod {pod.metadata.name} and made another one, which has no "
+        "input; look at the node's disk and container runtime",
+        diagnose.INTERRUPTED,
+    )
 
 
 def _unreadable(pod: Pod, error: KubeError) -> Diagnosis:

@@ -33,6 +33,8 @@ class Holder:
     """The node it belongs to, with the pattern `nodelocal`."""
     pod: str | None = None
     """The uid of the pod that has the session's input, where that is known; any other has none."""
+    container: str | None = None
+    """The id of the container in it that has."""
 
 
 class Vehicle(Protocol):
@@ -88,6 +90,7 @@ def holder_of(found: Metadata) -> Holder | None:
     if not folder or not session or kind not in {*SessionKind, labels.PARKED}:
         return None
     transport = annotations.get(labels.TRANSPORT, Transport.VOLUME)
+    pod, container = _given(annotations.get(labels.GIVEN, ""), session)
     return Holder(
         SessionRef(folder, session, SessionKind.MESSAGES if kind == labels.PARKED else SessionKind(kind)),
         found.name,
@@ -95,15 +98,18 @@ def holder_of(found: Metadata) -> Holder | None:
         parked=annotations.get(labels.FINGERPRINT) if kind == labels.PARKED else None,
         transport=Transport(transport) if transport in set(Transport) else Transport.VOLUME,
         node=annotations.get(labels.NODE),
-        pod=_given(annotations.get(labels.GIVEN, ""), session),
+        pod=pod,
+        container=container,
     )
 
 
 def given_to(holder: Holder) -> str:
     """As the annotation has it; with the session, because it stays on a set when the next one begins."""
-    return f"{holder.ref.session}/{holder.pod}"
+    return f"{holder.ref.session}/{holder.pod}/{holder.container or ''}"
 
 
-def _given(annotation: str, session: str) -> str | None:
-    known, _, pod = annotation.partition("/")
-    return pod if known == session and pod else None
+def _given(annotation: str, session: str) -> tuple[str | None, str | None]:
+    """Pod and container; earlier versions wrote no container."""
+    known, _, rest = annotation.partition("/")
+    pod, _, container = rest.partition("/")
+    return (pod or None, container or None) if known == session else (None, None)

@@ -32,7 +32,7 @@ FINGERPRINT: Final = f"{PREFIX}fingerprint"
 TRANSPORT: Final = f"{PREFIX}transport"
 """Annotation: how the session's messages reach it; `volume` where it is missing."""
 GIVEN: Final = f"{PREFIX}given"
-"""Annotation of a StatefulSet: session and uid of the pod that has its input. One made later in its place has none."""
+"""Annotation of a StatefulSet: session, and pod (uid) and container (id) with its input; none made later has it."""
 INSTALLATION: Final = f"{PREFIX}installation"
 """Label on a Docker host, where no namespace keeps installations apart: which tree a container belongs to."""
 

@@ -86,6 +86,7 @@ class Terminated(Slim, frozen=True):
     signal: int = 0
     reason: str = ""
     message: str = ""
+    container_id: str = msgspec.field(default="", name="containerID")
 
 
 FORGOTTEN: Final = "Forgotten"
@@ -104,6 +105,7 @@ class ContainerStatus(Slim, frozen=True):
     last_state: ContainerState = ContainerState()
     restart_count: int = 0
     image: str = ""
+    container_id: str = msgspec.field(default="", name="containerID")
 
     @property
     def first_run(self) -> ContainerState:
@@ -115,6 +117,12 @@ class ContainerStatus(Slim, frozen=True):
         if self.restart_count == 1 and (made or not between):
             return self.last_state
         return ContainerState(terminated=Terminated(exit_code=255, reason=FORGOTTEN))
+
+    @property
+    def first_container(self) -> str:
+        """The id of the container of that run; empty where nobody knows."""
+        ended = self.first_run.terminated
+        return ended.container_id if self.restart_count and ended is not None else self.container_id
 
 
 class PodStatus(Slim, frozen=True):
@@ -148,6 +156,11 @@ class Pod(Object, frozen=True):
         """How often one container was started again."""
         statuses = self.status.container_statuses or ()
         return next((status.restart_count for status in statuses if status.name == name), 0)
+
+    def first_container(self, name: str) -> str:
+        """The id of the container of the first run of one; another one than before when the node has lost count."""
+        statuses = self.status.container_statuses or ()
+        return next((status.first_container for status in statuses if status.name == name), "")
 
     @property
     def ready(self) -> bool:
