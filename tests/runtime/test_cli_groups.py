@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from nanoclaw_runtime.cli.commands import app
+from nanoclaw_runtime.contract.config import Pattern, Warm
 from tests.support.served import TOKEN, ServedHost
 
 
@@ -49,6 +50,15 @@ def test_what_is_registered_is_json_for_scripts(nanoclaw):
     code, shown, _ = nanoclaw("-o", "json", "groups", "register", "club", "--name", "Club")
     assert code == 0
     assert json.loads(shown).items() >= {"folder": "club", "jid": "http:club", "requiresTrigger": True}.items()
+
+
+def test_a_group_is_registered_with_where_and_when_its_agents_start(served, nanoclaw):
+    code, _, told = nanoclaw(
+        "groups", "register", "warm", "--name", "Warm", "--pattern", "statefulset", "--warm", "always"
+    )
+    assert code == 0, told
+    kept = served.house.host.groups.by_folder("warm")
+    assert (kept.pattern, kept.warm) == (Pattern.STATEFULSET, Warm.ALWAYS)
 
 
 def test_a_busy_group_needs_force(served, nanoclaw):

@@ -19,11 +19,11 @@ BY_API = "api"
 Name = Annotated[Text, Field(max_length=200)]
 Ranked = Annotated[Priority, Field(strict=False)]
 
-
 _PATTERNS: Final[dict[str, Literal[Pattern.JOB, Pattern.STATEFULSET]]] = {
     "job": Pattern.JOB,
     "statefulset": Pattern.STATEFULSET,
 }
+# Words, because a refusal that shows members of an enumeration is for nobody.
 
 
 class NewGroup(Body):
@@ -42,6 +42,7 @@ class NewGroup(Body):
     warm: Annotated[Warm, Field(strict=False)] = Warm.AUTO
     """Whether its agent is started before its message."""
     ephemeral: bool = False
+    """As in a stack's line; it means something with the pattern `nodelocal` alone, where no group is added."""
 
     def spec(self) -> GroupSpec:
         return GroupSpec(

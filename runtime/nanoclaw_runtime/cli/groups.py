@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,7 +11,7 @@ from nanoclaw_runtime.api.groups import RegisteredGroup
 from nanoclaw_runtime.cli import render
 from nanoclaw_runtime.cli.options import Options, run, show
 from nanoclaw_runtime.cli.remote import Remote, part
-from nanoclaw_runtime.contract.config import Priority
+from nanoclaw_runtime.contract.config import Priority, Warm
 
 app = typer.Typer(help="The groups and what they are doing; add, change or remove one.", invoke_without_command=True)
 
@@ -48,10 +48,15 @@ def register(
         bool, typer.Option("--trigger/--no-trigger", help="Answer only messages that begin with @<assistant>.")
     ] = True,
     priority: Rank = None,
+    pattern: Annotated[
+        Literal["job", "statefulset"] | None, typer.Option(help="Where its agents run, when not as the stack says.")
+    ] = None,
+    warm: Annotated[Warm | None, typer.Option(help="Whether its agent is started before its message.")] = None,
 ) -> None:
     """Add a group; the same folder and chat again is written anew. The stack has to allow it."""
     body: dict[str, Any] = {"folder": folder, "name": name, "requiresTrigger": trigger}
-    _write(context.obj, "POST", "/v1/groups", body | _given(jid=jid, priority=priority), "is registered")
+    body |= _given(jid=jid, priority=priority, pattern=pattern, warm=warm)
+    _write(context.obj, "POST", "/v1/groups", body, "is registered")
 
 
 @app.command()
