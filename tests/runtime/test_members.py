@@ -23,9 +23,13 @@ from nanoclaw_runtime.cli import render
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.cli.installation import Target
 from nanoclaw_runtime.cli.remote import Remote
-from nanoclaw_runtime.contract.config import Groups, GroupSpec
+from nanoclaw_runtime.contract.config import Groups, GroupSpec, NodelocalSettings
+from nanoclaw_runtime.domain.assignment import Assigned, Assignments
 from nanoclaw_runtime.domain.errors import StoreFailed
 from nanoclaw_runtime.members.handover import Handover
+from nanoclaw_runtime.members.holdings import Holdings
+from nanoclaw_runtime.members.membership import Membership
+from nanoclaw_runtime.members.presence import Peer
 from nanoclaw_runtime.store.records import EventType, MessageState
 from nanoclaw_runtime.telemetry import Metrics
 from tests.support.house import House
@@ -196,11 +200,11 @@ async def test_a_stream_of_a_member_that_stands_still_breaks_off_so_that_its_rea
     """Its group may be elsewhere by then."""
     monkeypatch.setattr(members, "SILENCE", 0.5)
     begun = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n:\r\n"
-    async with frozen(whole, "n2", says=begun):
-        async with whole.caller.stream("GET", whole.at("n1", "/groups/b/events")) as stream:
-            assert stream.status_code == 200
-            with pytest.raises(httpx.RemoteProtocolError):
-                _ = [piece async for piece in stream.aiter_raw()]
+    address = whole.at("n1", "/groups/b/events")
+    async with frozen(whole, "n2", says=begun), whole.caller.stream("GET", address) as stream:
+        assert stream.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            _ = [piece async for piece in stream.aiter_raw()]
 
 
 async def test_a_group_without_a_node_is_tried_again_and_one_that_is_not_there_is_not(street):
@@ -377,6 +381,39 @@ async def test_a_node_that_begins_anew_gives_no_message_the_id_of_an_older_one(w
     assert message.id == 1
     await handover(whole, "n1").look()
     assert [message.content for message in await second.controller.history("b")] == ["hello", "and again"]
+
+
+class Alive:
+    """Presence of a member that everybody sees."""
+
+    told = believed = True
+
+    def peers(self):
+        return {"n2": Peer("n2", "127.0.0.1:1", 1.0)}
+
+
+async def test_a_message_is_not_handed_over_while_a_session_may_still_begin_with_it_here(tmp_path):
+    membership = Membership("n1", NodelocalSettings(), Alive(), Holdings(tmp_path))
+
+    async def groups():
+        yield Groups(groups=[GroupSpec(folder="a", name="a")])
+
+    async def record(node):
+        yield Assignments(groups={"a": Assigned(node=node, since=datetime.now(UTC), generation=1)})
+
+    await membership.follow_groups(groups())
+    await membership.follow_record(record("n1"))
+    async with contextlib.aclosing(membership.own()) as own:
+        await anext(own)
+        taking_up = asyncio.create_task(anext(own))
+        await membership.follow_record(record("n2"))
+        assert (await taking_up).groups == ()  # and the host has not put it down yet
+        assert (membership.place("a").node, membership.left("a")) == ("n2", None)
+        waiting = asyncio.create_task(anext(own))
+        await asyncio.sleep(0)
+        assert membership.left("a").node == "n2"
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_a_message_for_a_node_that_is_gone_waits_for_it(street):

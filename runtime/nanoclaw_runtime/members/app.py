@@ -140,7 +140,7 @@ class Member:
             settings=nodelocal,
             metrics=metrics,
         )
-        handover = Handover(store, http, settings.api_token, membership.place, node)
+        handover = Handover(store, http, settings.api_token, membership.left, node)
         self.lives: dict[str, Coroutine[Any, Any, None]] = {
             "watch of the agents' pods": backend.run(),
             "presence": presence.run(),

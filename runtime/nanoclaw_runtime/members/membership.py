@@ -36,6 +36,8 @@ class Membership:
         self._declared: dict[str, GroupSpec] | None = None
         self._record: Assignments | None = None
         self._served: frozenset[str] = frozenset()
+        self._held: frozenset[str] = frozenset()
+        """What our host has, be it served or about to be put down."""
         self._changed = asyncio.Event()
 
     @property
@@ -69,10 +71,11 @@ class Membership:
             if found is not None and found != last:
                 folders = frozenset(group.folder for group in found.groups)
                 self._served &= folders
+                self._held |= folders
                 _log.info("own groups", node=self.node, groups=sorted(folders))
                 await self._remember()
                 yield found  # comes back when the host has taken them up
-                self._served, last = folders, found
+                self._served, self._held, last = folders, folders, found
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), LOOK)
 
@@ -88,6 +91,10 @@ class Membership:
         """See `Elsewhere`."""
         node = self.node_of(folder)
         return None if node is None or node == self.node else self._place(node)
+
+    def left(self, folder: str) -> Place | None:
+        """The same once our host has put the group down: before, a session may still begin with what waits here."""
+        return None if folder in self._held else self.place(folder)
 
     def waits(self, folder: str) -> str | None:
         """See `Elsewhere`."""
