@@ -31,6 +31,8 @@ class Container:
     """The image's own entry point when it is empty."""
     capabilities: tuple[str, ...] = ()
     """It runs as root, with these and no others; as everybody else when it is empty."""
+    started: tuple[str, ...] = ()
+    """What the kubelet runs in it before it goes on to the next one."""
     stays: bool = False
     """Whether it runs beside the agent as long as that does."""
 
@@ -41,7 +43,16 @@ def before(config: ControllerConfig) -> tuple[Container, ...]:
     if config.fix_permissions and config.platform is Platform.KUBERNETES:
         found.append(_owning(config))
     if config.bridged:
-        found.append(Container(names.BRIDGE, config.bridge_image, "controller.image", bridge.COMMAND, stays=True))
+        found.append(
+            Container(
+                names.BRIDGE,
+                config.bridge_image,
+                "controller.image",
+                bridge.COMMAND,
+                started=bridge.STARTED,
+                stays=True,
+            )
+        )
     return tuple(found)
 
 
@@ -69,10 +80,6 @@ def what_runs(config: ControllerConfig) -> tuple[Rule, ...]:
     told = " and ".join(one.name for one in known)
     images = dict.fromkeys(f"{one.image} ({one.setting})" for one in known)
     names_of = f"{SPEC}.?initContainers.orValue([]).map(each, each.name)"
-    tries_files = " && ".join(
-        f"(!has(each.{probe}) || each.{probe}.?exec.?command.orValue([''])[0] == {text('test')})"
-        for probe in ("startupProbe", "readinessProbe")
-    )
     return (
         Rule(
             f"{SPEC}.containers.map(each, each.name) == {listed([AGENT])} && "
@@ -89,12 +96,15 @@ def what_runs(config: ControllerConfig) -> tuple[Rule, ...]:
         Rule(
             each(
                 f"each.?command.orValue([]).join(' ') == {_of_each({one.name: ' '.join(one.command) for one in known})}"
-                " && !has(each.args) && !has(each.lifecycle)"
+                f" && !has(each.args) && {_hooks(known)}"
             ),
             "agents run their image's own entry point; take command, args and lifecycle away",
         ),
         Rule(
-            each(f"!has(each.livenessProbe) && {tries_files}"),
+            each(
+                "!has(each.livenessProbe) && !has(each.startupProbe) && (!has(each.readinessProbe) || "
+                f"each.readinessProbe.?exec.?command.orValue([''])[0] == {text('test')})"
+            ),
             "nothing is run beside an agent but a look for a file; take its probes away",
         ),
         Rule(
@@ -159,6 +169,16 @@ def isolation(config: ControllerConfig) -> tuple[Rule, ...]:
             "agents cannot change their image; set readOnlyRootFilesystem to true",
         ),
     )
+
+
+def _hooks(known: Iterable[Container]) -> str:
+    """Whether nothing is run in the container `each` behind its start and before its end, but what is ours."""
+    condition = "!has(each.lifecycle)"
+    for one in known:
+        if one.started:
+            begun = f"each.?lifecycle.?postStart.?exec.?command.orValue([]) == {listed(one.started)}"
+            condition = f"(each.name == {text(one.name)} ? {begun} && !has(each.lifecycle.preStop) : {condition})"
+    return condition
 
 
 def _of_each(values: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nanoclaw_runtime.contract import labels
-from nanoclaw_runtime.contract.bridge import CARRIED_VOLUME, OWN_VOLUME, TOKEN_VOLUME
+from nanoclaw_runtime.contract.bridge import CARRIED_VOLUME, OWN_VOLUME, STARTED, TOKEN_VOLUME
 from nanoclaw_runtime.contract.claims import Layout
 from nanoclaw_runtime.contract.config import Pattern, Platform, Transport
 from nanoclaw_runtime.contract.mounts import ExtraMount
@@ -168,6 +168,11 @@ async def test_a_pod_of_another_shape_is_refused(guarded: Guarded, mutate: Calla
 
 WIDE = {"path": "token", "audience": "https://kubernetes.default.svc", "expirationSeconds": 600}
 
+
+def hook(*command: str) -> dict[str, Any]:
+    return {"postStart": {"exec": {"command": list(command)}}}
+
+
 BRIDGED = [
     pytest.param(without("spec", "initContainers"), "containers agent and bridge and no other", id="no bridge"),
     pytest.param(second("initContainers"), "agent and bridge and no other.*other", id="one container more"),
@@ -175,6 +180,16 @@ BRIDGED = [
     pytest.param(first(container(command=["sh", "-c", "cat"])), "own entry point", id="another command"),
     pytest.param(first(container(command=None)), "own entry point", id="the controller's own command"),
     pytest.param(first(container(args=["x"])), "own entry point", id="arguments"),
+    pytest.param(first(container(lifecycle=None)), "own entry point", id="nothing behind its start"),
+    pytest.param(first(container(lifecycle=hook("sh", "-c", "id"))), "own entry point", id="another command then"),
+    pytest.param(first(container(lifecycle=hook(*STARTED, "x"))), "own entry point", id="a word more then"),
+    pytest.param(
+        first(container(lifecycle=hook(*STARTED) | {"preStop": {"sleep": {"seconds": 1}}})),
+        "own entry point",
+        id="something before its end",
+    ),
+    pytest.param(container(lifecycle=hook(*STARTED)), "own entry point", id="the same in the agent"),
+    pytest.param(first(container(startupProbe={"exec": {"command": ["test"]}})), "take its probes away", id="probe"),
     pytest.param(first(security(runAsUser=0)), "never root", id="root"),
     pytest.param(first(security(capabilities={"drop": ["ALL"], "add": ["CHOWN"]})), "drop ALL", id="capability"),
     pytest.param(first(security(readOnlyRootFilesystem=False)), "readOnlyRootFilesystem", id="root file system"),

@@ -40,6 +40,11 @@ TOKEN_FILE: Final = "token"  # noqa: S105
 READY_FILE: Final = f"{OWN_DIR}/ready"
 """There when folders are made, files are fetched and everything that waited has arrived."""
 
+START_SECONDS: Final = 600
+"""For the container to be ready, before it is started anew; the session's own start deadline comes long before."""
+STARTED: Final = ("timeout", str(START_SECONDS), "sh", "-c", f"until test -e {ROOT}/{READY_FILE}; do sleep 0.05; done")
+"""What the kubelet runs in the container, and waits for before it starts the agent."""
+
 OWN_VOLUME: Final = "bridge-own"
 CARRIED_VOLUME: Final = "bridge-carried"
 TOKEN_VOLUME: Final = "bridge-token"  # noqa: S105
@@ -50,10 +55,6 @@ TOKEN_SECONDS: Final = 600
 
 RESOURCES: Final = Resources(cpu_request="10m", memory_request="48Mi", cpu_limit="500m", memory_limit="128Mi")
 """It rests at 45 to 50 MiB, and holds a follow-up of at most 16 MiB twice for a moment. Starting is what takes CPU."""
-
-START_PERIOD: Final = 1
-START_TRIES: Final = 600
-"""Looks, a second apart, for the container to be ready; the session's own start deadline comes long before."""
 
 LARGEST_INPUT: Final = 17 * 1024 * 1024
 """Bytes of a message to the pod: a follow-up, a snapshot, or a piece of an archive."""

@@ -40,11 +40,8 @@ def bridge_container(plan: SessionPlan) -> Manifest:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "startupProbe": {
-            "exec": {"command": ["test", "-e", f"{bridge.ROOT}/{bridge.READY_FILE}"]},
-            "periodSeconds": bridge.START_PERIOD,
-            "failureThreshold": bridge.START_TRIES,
-        },
+        # Behind a hook the kubelet goes on to the agent at once; a startup probe would be looked at once a second.
+        "lifecycle": {"postStart": {"exec": {"command": list(bridge.STARTED)}}},
         "volumeMounts": [
             {"name": bridge.OWN_VOLUME, "mountPath": f"{bridge.ROOT}/{bridge.OWN_DIR}"},
             {"name": bridge.CARRIED_VOLUME, "mountPath": f"{bridge.ROOT}/{bridge.CARRIED_DIR}"},
