@@ -2,45 +2,26 @@
 
 What a change does is decided by the kind of object: settings are an immutable ConfigMap with a
 generated name, so a change rolls the pod; groups, credentials and the API's token keep their names
-and change in place, because the running controller reads them again.
+and change in place, because the running controller reads them again. Not here: its pod (`controller_pod`).
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Container, Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
 from nanoclaw_infra import workload
 from nanoclaw_infra.access import Access
+from nanoclaw_infra.controller_pod import OURS, controller_pod, ports
 from nanoclaw_infra.namespace import Namespace
 from nanoclaw_infra.settings import Stack
 from nanoclaw_infra.settings.stack import StackSettings
-from nanoclaw_infra.settings.told import CONTROLLER_PRIORITY, priority_class, told
-from nanoclaw_runtime.contract import config, gateway, labels, layout, names, wire
+from nanoclaw_infra.settings.told import told
+from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import Pattern
-
-STOP_GRACE: Final = 30
-"""Seconds for the controller to finish its writes; sessions go on without it."""
-
-_CREDENTIALS_VOLUME: Final = "credentials"
-_SETTINGS_VOLUME: Final = "settings"
-_TOKEN_VOLUME: Final = "api-token"  # noqa: S105
-_KEY_VOLUME: Final = "gateway-key"
-_NODE_VOLUME: Final = "node"
-
-_FOLDERS: Final = {
-    _SETTINGS_VOLUME: (config.ENV_CONFIG_DIR, config.CONFIG_DIR),
-    _TOKEN_VOLUME: (config.ENV_API_TOKEN_DIR, config.API_TOKEN_DIR),
-    _CREDENTIALS_VOLUME: (config.ENV_CREDENTIALS_DIR, config.CREDENTIALS_DIR),
-    _KEY_VOLUME: (gateway.ENV_KEY_DIR, gateway.KEY_DIR),
-}
-# Volume → the variable that names its folder, and the folder.
-
-_OURS: Final = labels.component(labels.CONTROLLER)
 
 
 class Controller(pulumi.ComponentResource):
@@ -74,7 +55,7 @@ class Controller(pulumi.ComponentResource):
 
         settings = kubernetes.core.v1.ConfigMap(
             "nanoclaw-settings",
-            metadata=kubernetes.meta.v1.ObjectMetaArgs(namespace=namespace.name, labels=_OURS),
+            metadata=kubernetes.meta.v1.ObjectMetaArgs(namespace=namespace.name, labels=OURS),
             immutable=True,
             data={names.SETTINGS_KEY: told(stack.settings).model_dump_json(by_alias=True, indent=2)},
             opts=self._options,
@@ -91,19 +72,17 @@ class Controller(pulumi.ComponentResource):
             string_data={names.API_TOKEN_KEY: stack.secrets.api_token or self._generated_token()},
             opts=self._options,
         )
-        pod = _pod(
+        pod = controller_pod(
             stack.settings,
             account=access.controller_account,
             settings_name=settings.metadata.name,
-            secrets={
-                _TOKEN_VOLUME: token.metadata.name,
-                _CREDENTIALS_VOLUME: credentials if _wants_credentials(stack.settings) else None,
-                _KEY_VOLUME: gateway_key,
-            },
+            api_token=token.metadata.name,
+            credentials=credentials,
+            gateway_key=gateway_key,
         )
         self._run(stack.settings, pod, [access.binding, groups, *after])
         if stack.settings.runtime.pattern is not Pattern.NODELOCAL:  # a budget cannot count the pods of a DaemonSet
-            workload.disruption_budget(names.CONTROLLER, self._metadata(names.CONTROLLER), _OURS, self._options)
+            workload.disruption_budget(names.CONTROLLER, self._metadata(names.CONTROLLER), OURS, self._options)
         service = kubernetes.core.v1.Service(
             names.CONTROLLER,
             metadata=self._metadata(
@@ -112,10 +91,10 @@ class Controller(pulumi.ComponentResource):
                 annotations={"pulumi.com/skipAwait": "true"},
             ),
             spec=kubernetes.core.v1.ServiceSpecArgs(
-                selector=_OURS,
+                selector=OURS,
                 ports=[
                     kubernetes.core.v1.ServicePortArgs(name=name, port=port, target_port=name)
-                    for name, port in _ports(stack.settings).items()
+                    for name, port in ports(stack.settings).items()
                 ],
             ),
             opts=self._options,
@@ -125,7 +104,7 @@ class Controller(pulumi.ComponentResource):
 
     def _metadata(self, name: str, annotations: dict[str, str] | None = None) -> kubernetes.meta.v1.ObjectMetaArgs:
         return kubernetes.meta.v1.ObjectMetaArgs(
-            name=name, namespace=self._namespace.name, labels=_OURS, annotations=annotations
+            name=name, namespace=self._namespace.name, labels=OURS, annotations=annotations
         )
 
     def _run(
@@ -135,7 +114,7 @@ class Controller(pulumi.ComponentResource):
         after: Sequence[pulumi.Resource],
     ) -> None:
         """The object that keeps the pod running, where the pattern wants it."""
-        selector = kubernetes.meta.v1.LabelSelectorArgs(match_labels=_OURS)
+        selector = kubernetes.meta.v1.LabelSelectorArgs(match_labels=OURS)
         options = pulumi.ResourceOptions.merge(
             self._options,
             pulumi.ResourceOptions(
@@ -182,124 +161,3 @@ class Controller(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=["input"]),
         )
         return pulumi.Output.secret(stash.output).apply(str)
-
-
-def _ports(settings: StackSettings) -> dict[str, int]:
-    """By name: the API, and where agents' pods keep their files equal with the controller's."""
-    bridge = {names.BRIDGE: names.BRIDGE_PORT} if settings.runtime.bridged else {}
-    return {names.API_PORT_NAME: names.API_PORT, **bridge}
-
-
-def _pod(
-    settings: StackSettings,
-    *,
-    account: pulumi.Input[str],
-    settings_name: pulumi.Input[str],
-    secrets: Mapping[str, pulumi.Input[str] | None],
-) -> kubernetes.core.v1.PodTemplateSpecArgs:
-    """`secrets` are volumes and the names of their Secrets, None for what this stack has not."""
-    mounted = {volume: secret for volume, secret in secrets.items() if secret is not None}
-    scheduling = settings.controller.scheduling
-    priority = priority_class(settings, CONTROLLER_PRIORITY) if settings.priorities.enabled else None
-    volumes = [
-        workload.config_volume(_SETTINGS_VOLUME, settings_name),
-        *(
-            workload.secret_volume(volume, secret, keys=_own_keys(settings) if volume == _CREDENTIALS_VOLUME else ())
-            for volume, secret in mounted.items()
-        ),
-        workload.scratch_volume(),
-        *_data_volumes(settings),
-    ]
-    return kubernetes.core.v1.PodTemplateSpecArgs(
-        metadata=kubernetes.meta.v1.ObjectMetaArgs(
-            labels=_OURS, annotations=workload.pod_annotations(settings, folders_of_nodes=True)
-        ),
-        spec=kubernetes.core.v1.PodSpecArgs(
-            service_account_name=account,
-            automount_service_account_token=True,
-            enable_service_links=False,  # a variable for every Service of the namespace tells nobody anything
-            termination_grace_period_seconds=STOP_GRACE,
-            security_context=workload.pod_security(settings),
-            node_selector=scheduling.node_selector or None,
-            tolerations=workload.tolerations(scheduling),
-            runtime_class_name=scheduling.runtime_class,
-            priority_class_name=scheduling.priority_class or priority,
-            image_pull_secrets=workload.pull_secrets(scheduling),
-            init_containers=workload.owned(settings, _data_mounts(settings)),
-            containers=[_container(settings, mounted)],
-            volumes=volumes,
-        ),
-    )
-
-
-def _own_keys(settings: StackSettings) -> tuple[str, ...]:
-    """Of the credentials; all of them, unless a gateway keeps the model's key from the controller."""
-    if not settings.gateway.enabled:
-        return ()
-    return (wire.TELEGRAM_TOKEN_KEY,) if settings.runtime.channels.telegram is not None else ()
-
-
-def _wants_credentials(settings: StackSettings) -> bool:
-    return not settings.gateway.enabled or bool(_own_keys(settings))
-
-
-def _container(settings: StackSettings, secrets: Container[str]) -> kubernetes.core.v1.ContainerArgs:
-    controller = settings.controller
-    folders = {volume: folder for volume, folder in _FOLDERS.items() if volume == _SETTINGS_VOLUME or volume in secrets}
-    environment = {**dict(folders.values()), config.ENV_TREE: str(layout.TREE)}
-    return kubernetes.core.v1.ContainerArgs(
-        name=names.CONTROLLER_CONTAINER,
-        image=controller.image,
-        image_pull_policy=controller.image_pull_policy,
-        env=[
-            *(kubernetes.core.v1.EnvVarArgs(name=name, value=value) for name, value in environment.items()),
-            *(_field(name, path) for name, path in _fields(settings).items()),
-        ],
-        ports=[
-            kubernetes.core.v1.ContainerPortArgs(name=name, container_port=port)
-            for name, port in _ports(settings).items()
-        ],
-        startup_probe=workload.probe("/healthz", names.API_PORT_NAME, period=1, failures=120),
-        liveness_probe=workload.probe("/healthz", names.API_PORT_NAME, period=20, failures=3),
-        readiness_probe=workload.probe("/readyz", names.API_PORT_NAME, period=2, failures=3),
-        resources=workload.resources(controller.resources),
-        security_context=workload.container_security(),
-        volume_mounts=[
-            *(workload.read_only(volume, path) for volume, (_, path) in folders.items()),
-            workload.scratch_mount(),
-            *_data_mounts(settings),
-        ],
-    )
-
-
-def _fields(settings: StackSettings) -> dict[str, str]:
-    """Variable → the field of its pod that it holds; with the pattern `nodelocal` a member says where it is."""
-    of_member = {config.ENV_NODE: "spec.nodeName", config.ENV_POD_IP: "status.podIP"}
-    nodelocal = settings.runtime.pattern is Pattern.NODELOCAL
-    return {config.ENV_NAMESPACE: "metadata.namespace", **(of_member if nodelocal else {})}
-
-
-def _field(name: str, path: str) -> kubernetes.core.v1.EnvVarArgs:
-    source = kubernetes.core.v1.ObjectFieldSelectorArgs(field_path=path)
-    return kubernetes.core.v1.EnvVarArgs(name=name, value_from=kubernetes.core.v1.EnvVarSourceArgs(field_ref=source))
-
-
-def _tree(settings: StackSettings) -> tuple[layout.Mount, ...]:
-    folders = [group.folder for group in settings.groups.groups]
-    return layout.controller_mounts(settings.runtime.layout, folders, settings.runtime.transport)
-
-
-def _data_mounts(settings: StackSettings) -> list[kubernetes.core.v1.VolumeMountArgs]:
-    if settings.runtime.pattern is Pattern.NODELOCAL:
-        return [kubernetes.core.v1.VolumeMountArgs(name=_NODE_VOLUME, mount_path=str(layout.TREE))]
-    return [workload.mount(each) for each in _tree(settings)]
-
-
-def _data_volumes(settings: StackSettings) -> list[kubernetes.core.v1.VolumeArgs]:
-    if settings.runtime.pattern is Pattern.NODELOCAL:
-        folder = kubernetes.core.v1.HostPathVolumeSourceArgs(
-            path=settings.runtime.node_root,
-            type="Directory",  # made by whoever runs the nodes, and theirs to own: a kubelet would make it root's
-        )
-        return [kubernetes.core.v1.VolumeArgs(name=_NODE_VOLUME, host_path=folder)]
-    return [workload.claim_volume(claim) for claim in sorted({each.claim for each in _tree(settings)})]
