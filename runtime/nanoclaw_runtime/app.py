@@ -21,6 +21,7 @@ from nanoclaw_runtime.api.app import Between, create_app
 from nanoclaw_runtime.api.host import host_routers
 from nanoclaw_runtime.api.server import serve
 from nanoclaw_runtime.backends.cluster import ClusterBackend
+from nanoclaw_runtime.backends.pod_trouble import PodTrouble
 from nanoclaw_runtime.bridge.callers import PodCallers
 from nanoclaw_runtime.bridge.certificate import own_certificate
 from nanoclaw_runtime.bridge.server import BridgeServer
@@ -106,6 +107,8 @@ async def run(settings: RuntimeSettings) -> None:
             checks=[lambda: _watch_check(backend)],
             carrier=bridge or Nearby(),
             bridge=facts,
+            reach=bridge,
+            pod_trouble=PodTrouble(client, settings.namespace, backend.pods, settings.config.layout),
         )
         groups = watch_groups(client, settings.namespace)
         async with asyncio.TaskGroup() as cluster:

@@ -285,3 +285,47 @@ async def test_whoever_stops_waiting_stops_the_reading(here):
     go_on.set()
     while names(here):
         await asyncio.sleep(0.005)
+
+
+# Passed on
+
+
+def sifted(read, wanted=project.wanted):
+    return b"".join(archive.sifted(read, wanted))
+
+
+@settings(max_examples=30, deadline=None)
+@given(files=st.dictionaries(name, st.binary(max_size=2000), max_size=6))
+def test_what_is_passed_on_is_what_came(files):
+    sent = tar(*(({"name": f"src/{each}"}, content) for each, content in files.items()))
+    with tarfile.open(fileobj=io.BytesIO(sifted(sent))) as opened:
+        assert {member.name: opened.extractfile(member).read() for member in opened} == {
+            f"src/{each}": content for each, content in files.items()
+        }
+
+
+def test_what_does_not_move_is_not_passed_on():
+    link = {"name": "src/link", "type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}
+    sent = tar(({"name": ".env"}, b"KEY"), (link, b""), ({"name": "src/a"}, b"a"))
+    with tarfile.open(fileobj=io.BytesIO(sifted(sent))) as opened:
+        assert opened.getnames() == ["src/a"]
+
+
+@pytest.mark.parametrize("wrong", ["../a", "/a", "a/../../b", f"{'a' * 300}"])
+def test_no_path_outside_is_passed_on(wrong):
+    with pytest.raises(TransferRefused):
+        sifted(tar(({"name": wrong}, b"x")))
+
+
+def test_an_archive_that_breaks_off_is_not_passed_on_as_a_whole_one(there):
+    written(there, {"src/a": b"x" * 1000})
+    whole = b"".join(archive.pack(there, ["src/a"]))
+    with pytest.raises(TransferRefused, match="no whole tar archive"):
+        sifted(stream(whole[:700]))
+
+
+@given(pieces=st.lists(st.binary(max_size=50)), size=st.integers(1, 100))
+def test_gathered_pieces_are_the_same_bytes_in_larger_ones(pieces, size):
+    found = list(streams.gathered(pieces, size))
+    assert b"".join(found) == b"".join(pieces)
+    assert all(len(piece) >= size for piece in found[:-1])

@@ -10,7 +10,6 @@ import pytest
 
 from nanoclaw_runtime.api.guard import BODY_LIMIT
 from nanoclaw_runtime.api.server import listen, serve_on
-from nanoclaw_runtime.contract.config import Transport
 from nanoclaw_runtime.domain.transfer import Portion
 from nanoclaw_runtime.store.records import EventType, MessageState
 from tests.support.served import TOKEN, whole_api
@@ -263,12 +262,28 @@ async def test_every_area_has_its_folder(house, http, area, folder):
     assert (await got(http, f"{area}/files"))["files"] == []
 
 
-@pytest.mark.parametrize(("area", "status"), [("groups/a/group", 422), ("groups/a/sessions", 422), ("global", 200)])
-async def test_files_that_only_agents_mount_are_refused_and_not_taken_for_none(house, http, area, status):
-    transfer = house.host.transfer
-    transfer._config = transfer._config.model_copy(update={"transport": Transport.BRIDGE})
-    async with http.get(f"/v1/transfer/{area}/files") as answer:
-        assert (answer.status, "runtime.transport" in await answer.text()) == (status, status == 422)
+async def test_a_session_waits_for_files_that_come_in(house, http):
+    rest = asyncio.Event()
+    content = archive(large=b"x" * 200_000)
+
+    async def slowly():
+        yield content[:100_000]
+        await rest.wait()
+        yield content[100_000:]
+
+    async def upload():
+        async with http.put("/v1/transfer/groups/a/group/files", data=slowly(), headers=TAR) as answer:
+            return answer.status
+
+    uploading = asyncio.create_task(upload())
+    while not list((house.tmp_path / "groups").glob("a/.nanoclaw-transfer-*/0")):
+        await asyncio.sleep(0.005)
+    await house.send("hello", "a")
+    await house.send("hello", "b")
+    assert (await house.backend.agent(0)).ref.folder == "b"
+    rest.set()
+    assert await uploading == 200
+    assert (await house.backend.agent(1)).ref.folder == "a"
 
 
 async def test_secrets_never_reach_the_project(house, http):

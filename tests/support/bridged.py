@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from nanoclaw_runtime.bridge.certificate import Certificate, own_certificate
+from nanoclaw_runtime.bridge.errand import Errand
 from nanoclaw_runtime.bridge.pod import Place, PodBridge
 from nanoclaw_runtime.bridge.server import BridgeServer, Caller, CallerRefused
 from nanoclaw_runtime.contract import bridge
@@ -79,6 +80,12 @@ class Bridged:
 
     async def settled(self, folder: str, session: str) -> None:
         await self.server.settled(folder, session)
+
+    def reaches(self, folder: str) -> bool:
+        return self.server.reaches(folder)
+
+    def errand(self, folder: str) -> contextlib.AbstractAsyncContextManager[Errand]:
+        return self.server.errand(folder)
 
     def mailbox(self, folder: str = "main", session: str = "s1") -> Mailbox:
         return Mailbox(self.tree, folder, session, carrier=self)

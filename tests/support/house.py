@@ -26,6 +26,7 @@ class House:
         self.backend = FakeBackend(tmp_path)
         self.turn = True  # to ask the networks for what comes in
         self.elsewhere = {}  # chats of other hosts' groups
+        self.more = {}  # what its host is given beyond the usual
         self.config = settings(agent=AgentSettings(image="agent:1"), **config)
         self.groups = Groups(
             groups=[
@@ -59,6 +60,7 @@ class House:
                 turn=lambda: self.turn,
             ),
             folder_elsewhere=self.elsewhere.get,
+            **self.more,
         )
         self.host = Host(means)
         self.controller, self.tasks = self.host.controller, self.host.tasks

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from nanoclaw_runtime.api.schemas import FieldProblem, Problem
 from nanoclaw_runtime.domain.errors import (
+    FilesAway,
     GroupBusy,
     GroupUnknown,
     NanoclawError,
@@ -36,6 +37,7 @@ _STATUS: Final[dict[type[NanoclawError], int]] = {
     TaskInvalid: 422,
     RegistrationRefused: 409,
     TransferRefused: 422,
+    FilesAway: 503,
     GroupBusy: 409,
     StoreFailed: 503,
     SettingsInvalid: 503,

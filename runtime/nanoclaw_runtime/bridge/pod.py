@@ -19,6 +19,8 @@ from typing import Final, Self
 
 import structlog
 
+from nanoclaw_runtime.bridge.errands import TO_POD
+from nanoclaw_runtime.bridge.pod_errands import Errands
 from nanoclaw_runtime.bridge.pod_inputs import Entry, Inputs, replace_snapshot
 from nanoclaw_runtime.bridge.pod_requests import Requests
 from nanoclaw_runtime.bridge.protocol import (
@@ -28,6 +30,7 @@ from nanoclaw_runtime.bridge.protocol import (
     Bye,
     Channel,
     Down,
+    Go,
     Handled,
     Hello,
     Input,
@@ -171,26 +174,22 @@ class _Talk:
         self._telling = asyncio.Lock()
         self._told: set[Entry] = set()
         self._unreadable: str | None = None
+        self._errands: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Return behind the last report. Raises OSError, also in a group."""
         furnished = self._place.ready.exists()
-        await self._channel.send(Hello(await asyncio.to_thread(self._place.token), carried=furnished))
-        match await self._channel.receive(ADMITTED):
-            case Welcome():
-                pass
-            case Refused(reason):
-                raise StreamEnded(reason)
-            case other:
-                raise StreamEnded(f"it begins with {type(other).__name__}")
-        async with asyncio.TaskGroup() as tasks:
+        await self._channel.send(Hello(await asyncio.to_thread(self._place.token), carried=furnished, errands=True))
+        await _admitted(self._channel)
+        async with asyncio.TaskGroup() as self._tasks:
+            tasks = self._tasks
             beat = tasks.create_task(self._channel.beat(), name="bridge, heartbeat")
             if not furnished:
                 await self._fetch()
             up = tasks.create_task(self._up(), name="bridge, up")
             await self._down()
-            up.cancel()
-            beat.cancel()
+            for task in (up, beat, *self._errands):
+                task.cancel()
 
     async def _fetch(self) -> None:
         """What the controller has for every agent of the group, and the skills in it."""
@@ -201,8 +200,12 @@ class _Talk:
             _log.warning("bridge.not-fetched", reason=str(refused))
         async for _ in pieces:
             pass
+        await asyncio.to_thread(self._furnish)
+
+    def _furnish(self) -> None:
+        place = self._place
         project, stamp = place.carried / layout.PROJECT_DIR, place.own / "skills" / place.folder
-        await asyncio.to_thread(furnish, place.group, place.sessions, project=project, stamp=stamp)
+        furnish(place.group, place.sessions, project=project, stamp=stamp)
 
     async def _down(self) -> None:
         while True:
@@ -218,10 +221,26 @@ class _Talk:
                 case Ask(number):
                     await self._tell()
                     await self._channel.send(Report(number))
+                case Go(errand):
+                    task = self._tasks.create_task(self._errand(errand), name=f"bridge, errand {errand}")
+                    self._errands.add(task)
+                    task.add_done_callback(self._errands.discard)
                 case Synced():
                     self._place.ready.touch()
                 case Bye():
                     return
+
+    async def _errand(self, number: int) -> None:
+        """On a connection of its own; what becomes of it does not matter to the stream."""
+        place = self._place
+        try:
+            async with _connected(place) as channel:
+                await channel.send(Hello(await asyncio.to_thread(place.token), errand=number))
+                await _admitted(channel)
+                errands = Errands(place.group, place.sessions, self._furnish)
+                await errands.run(channel.speaking(TO_POD, largest=bridge.LARGEST_INPUT))
+        except OSError as error:
+            _log.info("bridge.errand-over", reason=str(error))
 
     async def _up(self) -> None:
         while not self._stopping.is_set():
@@ -252,6 +271,17 @@ class _Talk:
                 _log.warning("bridge.requests-not-readable", reason=str(error))
             self._unreadable = str(error)
             return []
+
+
+async def _admitted(channel: Channel[Down]) -> None:
+    """Return when the controller knows whose pod this is. Raises StreamEnded."""
+    match await channel.receive(ADMITTED):
+        case Welcome():
+            pass
+        case Refused(reason):
+            raise StreamEnded(reason)
+        case other:
+            raise StreamEnded(f"it begins with {type(other).__name__}")
 
 
 class _Pieces:

@@ -34,6 +34,10 @@ class Hello(msgspec.Struct, tag="hello"):
     token: str
     carried: bool = False
     """Whether it has fetched its files before."""
+    errands: bool = False
+    """Whether it can be sent for files of its group; one of an earlier version cannot."""
+    errand: int = 0
+    """On a connection of its own: which one it was sent on. See `errands`."""
 
 
 class Taken(msgspec.Struct, tag="taken"):
@@ -119,22 +123,45 @@ class Ask(msgspec.Struct, tag="ask"):
     number: int
 
 
+class Go(msgspec.Struct, tag="go"):
+    """Connect once more, for this errand."""
+
+    errand: int
+
+
 class Bye(msgspec.Struct, tag="bye"):
     """The last report has arrived."""
 
 
 Up = Hello | Taken | Request | Report | Alive
-Down = Welcome | Refused | Piece | Input | Snapshot | Synced | Handled | Ask | Bye | Alive
+Down = Welcome | Refused | Piece | Input | Snapshot | Synced | Handled | Ask | Go | Bye | Alive
 
 UP: Final[msgspec.msgpack.Decoder[Up]] = msgspec.msgpack.Decoder(Up)
 DOWN: Final[msgspec.msgpack.Decoder[Down]] = msgspec.msgpack.Decoder(Down)
 _encode = msgspec.msgpack.Encoder().encode
 
 _Got = TypeVar("_Got")
+_Other = TypeVar("_Other")
 
 
 class StreamEnded(ConnectionError):
     """The other end is gone, silent, or does not keep to the protocol."""
+
+
+class Pace:
+    """Messages that are taken from a pod in the long run, so many a second; it is made to wait for more."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._room, self._since = burst, asyncio.get_running_loop().time()
+
+    async def keep(self) -> None:
+        """One more came."""
+        now = asyncio.get_running_loop().time()
+        self._room = min(self._room + (now - self._since) * self._rate, self._burst) - 1
+        self._since = now
+        if self._room < 0:
+            await asyncio.sleep(-self._room / self._rate)
 
 
 class Channel(Generic[_Got]):
@@ -182,6 +209,10 @@ class Channel(Generic[_Got]):
             raise StreamEnded("it says what nobody understands") from error
         except OSError as error:
             raise error if isinstance(error, StreamEnded) else StreamEnded(str(error)) from error
+
+    def speaking(self, decoder: msgspec.msgpack.Decoder[_Other], *, largest: int) -> Channel[_Other]:
+        """The same end, where other messages come from now on; this one is not used any more."""
+        return Channel(self._reader, self._writer, decoder, largest=largest)
 
     async def beat(self) -> None:
         """Say again and again that this end lives, until cancelled. Raises StreamEnded."""

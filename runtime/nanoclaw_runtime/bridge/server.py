@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,8 @@ from typing import Final
 import structlog
 
 from nanoclaw_runtime.bridge.certificate import Certificate
+from nanoclaw_runtime.bridge.errand import Errand
+from nanoclaw_runtime.bridge.errands import FROM_POD
 from nanoclaw_runtime.bridge.listener import Listener
 from nanoclaw_runtime.bridge.protocol import UP, Channel, Hello, Refused, StreamEnded, Up, Welcome, reasons
 from nanoclaw_runtime.bridge.stream import Stream
@@ -25,6 +28,8 @@ from nanoclaw_runtime.telemetry import Metrics
 
 HELLO: Final = 5.0
 """Seconds for a connection to say who it is."""
+MET: Final = 20.0
+"""Seconds for a pod that was sent on an errand to connect, and be judged, once more."""
 JUDGED_AT_ONCE: Final = 8
 """Callers whose tokens are reviewed at the same time; the others wait."""
 
@@ -48,14 +53,25 @@ Identify = Callable[[str], Awaitable[Caller]]
 """The pod that a token was made for. Raises CallerRefused."""
 
 
+@dataclass(frozen=True)
+class _Met:
+    """The connection a pod was sent to make; it is closed when the errand is `over`."""
+
+    errand: Errand
+    over: asyncio.Event
+
+
 class BridgeServer:
-    """See `ipc.mailbox.Carrier`. `run` is its life."""
+    """See `ipc.mailbox.Carrier` and `controller.pod_files.Reach`. `run` is its life."""
 
     def __init__(self, tree: Path, certificate: Certificate, identify: Identify, metrics: Metrics) -> None:
         self._tree = tree
         self._identify = identify
         self._judging = asyncio.Semaphore(JUDGED_AT_ONCE)
         self._streams: dict[str, Stream] = {}
+        self._sent = itertools.count(1)
+        self._awaited: dict[tuple[str, str, int], asyncio.Future[_Met]] = {}
+        """Errands that pods were sent on and have not connected for, by group, session and number."""
         self._moved = asyncio.Event()
         self._lost = metrics.bridge_lost
         self._refused = metrics.bridge_refused
@@ -85,6 +101,46 @@ class BridgeServer:
         except TimeoutError:
             raise OSError(f"the pod of session {session} of group {folder!r} did not say what its agent took") from None
 
+    def reaches(self, folder: str) -> bool:
+        """See `Reach.reaches`."""
+        return self._able(folder) is not None
+
+    @contextlib.asynccontextmanager
+    async def errand(self, folder: str) -> AsyncIterator[Errand]:
+        """See `Reach.errand`."""
+        stream = self._able(folder)
+        if stream is None:
+            raise StreamEnded(f"no pod of group {folder!r} is connected")
+        key = folder, stream.files.session, next(self._sent)
+        awaited = self._awaited[key] = asyncio.get_running_loop().create_future()
+        try:
+            await stream.send_on(key[-1])
+            async with asyncio.timeout(MET):
+                met = await awaited
+        except TimeoutError:
+            raise StreamEnded(f"the pod of group {folder!r} did not connect once more") from None
+        finally:
+            del self._awaited[key]
+            awaited.cancel()
+        try:
+            yield met.errand
+        finally:
+            met.over.set()
+
+    def _able(self, folder: str) -> Stream | None:
+        """The stream of the group's youngest pod that can be sent on errands."""
+        streams = [each for each in self._streams.values() if each.files.folder == folder and each.errands]
+        return streams[-1] if streams else None
+
+    async def _meet(self, channel: Channel[Up], caller: Caller, errand: int) -> None:
+        """Hand the connection over to who sent the pod, until the errand is over. Raises StreamEnded."""
+        awaited = self._awaited.get((caller.folder, caller.session, errand))
+        if awaited is None or awaited.done():
+            raise StreamEnded("nobody sent it on this errand")
+        over = asyncio.Event()
+        awaited.set_result(_Met(Errand(channel.speaking(FROM_POD, largest=bridge.LARGEST_REPORT)), over))
+        await over.wait()
+
     async def _reported(self, files: SessionFiles) -> bool:
         if await asyncio.to_thread(files.has_reported):
             return True
@@ -103,7 +159,10 @@ class BridgeServer:
             hello, caller = await self._met(channel)
             channel.largest = bridge.LARGEST_REPORT
             await channel.send(Welcome())
-            await self._carry(channel, hello, caller)
+            if hello.errand:
+                await self._meet(channel, caller, hello.errand)
+            else:
+                await self._carry(channel, hello, caller)
         except CallerRefused as refused:
             _log.warning("bridge.refused", reason=str(refused))
             self._refused.inc()
@@ -127,7 +186,7 @@ class BridgeServer:
 
     async def _carry(self, channel: Channel[Up], hello: Hello, caller: Caller) -> None:
         log = _log.bind(group=caller.folder, session=caller.session, pod=caller.pod)
-        stream = Stream(channel, SessionFiles(self._tree, caller.folder, caller.session))
+        stream = Stream(channel, SessionFiles(self._tree, caller.folder, caller.session), synced=self._tell)
         if (older := self._streams.get(caller.session)) is not None:
             older.abort()  # half-open, or of a container that was started again
         self._streams[caller.session] = stream

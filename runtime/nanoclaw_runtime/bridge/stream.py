@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,9 +22,11 @@ from nanoclaw_runtime.bridge.protocol import (
     Ask,
     Bye,
     Channel,
+    Go,
     Handled,
     Hello,
     Input,
+    Pace,
     Piece,
     Report,
     Request,
@@ -57,8 +60,12 @@ class _Open:
 class Stream:
     """`run` is its life. It ends when the pod has said its last, goes away, or is replaced."""
 
-    def __init__(self, channel: Channel[Up], files: SessionFiles) -> None:
+    def __init__(self, channel: Channel[Up], files: SessionFiles, *, synced: Callable[[], None]) -> None:
+        """`synced` is called when the pod has all that waited for it."""
         self.files = files
+        self.errands = False
+        """Whether the pod can be sent on errands, now that it has its folders."""
+        self._synced = synced
         self.finished = False
         """The last report has arrived."""
         self._channel = channel
@@ -100,6 +107,10 @@ class Stream:
         finally:
             del self._asked[number]
 
+    async def send_on(self, errand: int) -> None:
+        """Have the pod connect once more. Raises StreamEnded."""
+        await self._channel.send(Go(errand))
+
     def ended(self) -> None:
         """Nobody who waits for a report gets one."""
         for asked in self._asked.values():
@@ -124,6 +135,8 @@ class Stream:
             await self._send_carried()
         await self._send_news()
         await self._channel.send(Synced())
+        self.errands = hello.errands
+        self._synced()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(bridge.POLL if self._open else None):
@@ -166,8 +179,7 @@ class Stream:
     # Up
 
     async def _up(self) -> None:
-        loop = asyncio.get_running_loop()
-        room, since = float(BURST), loop.time()
+        pace = Pace(RATE, BURST)
         while not self.finished:
             match await self._channel.receive():
                 case Taken(name, version):
@@ -180,9 +192,7 @@ class Stream:
                     pass
                 case Hello():
                     raise StreamEnded("it says hello twice")
-            room, since = min(room + (loop.time() - since) * RATE, BURST) - 1, loop.time()
-            if room < 0:
-                await asyncio.sleep(-room / RATE)
+            await pace.keep()
 
     async def _take(self, request: Request) -> None:
         place = request.kind, request.name

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable, Refused
-from nanoclaw_runtime.cli.remote import RECONNECT, Remote, part
+from nanoclaw_runtime.cli.errors import Away, CommandFailed, NotReachable, Refused
+from nanoclaw_runtime.cli.remote import PATIENCE, RECONNECT, UNAVAILABLE, Remote, part
 from nanoclaw_runtime.domain.transfer import (
     AnswerPage,
     Area,
@@ -34,12 +35,14 @@ ARCHIVE_BYTES: Final = 64 * 1024 * 1024
 """Of the files of one archive, unless a single one has more: what a broken connection costs at most."""
 ARCHIVE_FILES: Final = 5000
 UNTIL_MOUNTED: Final = 300.0
-"""Seconds for a new group's volumes: they are provisioned, and the controller's pod is replaced."""
+"""Seconds for a new group's volumes: they are provisioned, and the controller's pod is replaced. Also for a pod that is
+started because only pods mount them."""
 JSON_BYTES: Final = 900 * 1024
 """Of the records of one request, below what the controller accepts."""
 
 
 _Item = TypeVar("_Item")
+_Done = TypeVar("_Done")
 
 
 def address(area: Area, folder: str | None) -> str:
@@ -49,22 +52,20 @@ def address(area: Area, folder: str | None) -> str:
 
 
 async def files(remote: Remote, area: Area, folder: str | None = None) -> FileList:
-    return await remote.ask(FileList, "GET", f"{address(area, folder)}/files")
+    """What there is. Where only a pod of the group has it, one may have to start first."""
+    return await _patiently(lambda: remote.ask(FileList, "GET", f"{address(area, folder)}/files"))
 
 
 async def send_files(
     remote: Remote, root: Path, found: Sequence[FileFacts], area: Area, folder: str | None = None
 ) -> FilesTaken:
     """Upload files of `root`, archive by archive; each is taken in whole. What came in, all together."""
-    taken = [
-        FilesTaken.model_validate_json(
-            await remote.upload(
-                f"{address(area, folder)}/files",
-                streams.flowing(archive.pack(root, [file.path for file in some])),
-            )
-        )
-        for some in archives(found)
-    ]
+
+    async def send(some: Sequence[FileFacts]) -> FilesTaken:
+        content = streams.flowing(archive.pack(root, [file.path for file in some]))
+        return FilesTaken.model_validate_json(await remote.upload(f"{address(area, folder)}/files", content))
+
+    taken = [await _patiently(partial(send, some)) for some in archives(found)]
     return FilesTaken(
         files=sum(one.files for one in taken),
         bytes=sum(one.bytes for one in taken),
@@ -73,7 +74,12 @@ async def send_files(
 
 
 async def fetch_files(remote: Remote, root: Path, area: Area, folder: str | None = None) -> FilesTaken:
-    """Download an area into `root`."""
+    """Download an area into `root`, whole or not at all; what breaks off begins again."""
+    await files(remote, area, folder)  # a download does not say why it is refused
+    return await _patiently(partial(_download, remote, root, area, folder))
+
+
+async def _download(remote: Remote, root: Path, area: Area, folder: str | None) -> FilesTaken:
     stream = remote.download(f"{address(area, folder)}/files.tar")
     try:
         await asyncio.to_thread(root.mkdir, parents=True, exist_ok=True)
@@ -82,6 +88,20 @@ async def fetch_files(remote: Remote, root: Path, area: Area, folder: str | None
         raise CommandFailed(f"{error.filename or root} cannot be written: {error.strerror or error}") from error
     finally:
         await stream.aclose()
+
+
+async def _patiently(step: Callable[[], Awaitable[_Done]]) -> _Done:
+    """Do a step that may be repeated, again when it broke off or could not be done at this moment."""
+    begun = time.monotonic()
+    while True:
+        try:
+            return await step()
+        except (Away, Refused) as error:
+            starting = isinstance(error, Refused) and error.status == UNAVAILABLE
+            patience = UNTIL_MOUNTED if starting else PATIENCE
+            if (isinstance(error, Refused) and not starting) or time.monotonic() - begun > patience:
+                raise
+        await asyncio.sleep(RECONNECT)
 
 
 async def remove_files(remote: Remote, paths: Sequence[str], area: Area) -> int:

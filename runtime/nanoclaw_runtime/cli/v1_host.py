@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.contract import layout, names
 from nanoclaw_runtime.domain.migration_plan import Host, LeftOut
-from nanoclaw_runtime.domain.transfer import Area, FileList, not_logs
+from nanoclaw_runtime.domain.transfer import Area, FileList, moves
 from nanoclaw_runtime.domain.v1_records import V1Chat, V1Group, V1Message, V1Records, V1Run, V1Task
 from nanoclaw_runtime.ipc import archive
 
@@ -243,9 +243,8 @@ def _folders(parent: Path) -> set[str]:
 
 
 def _listing(root: Path, area: Area, folder: str = "") -> FileList:
-    wanted = archive.everything if area is Area.SESSIONS else not_logs
     try:
-        return archive.listing(place(root, area, folder), wanted)
+        return archive.listing(place(root, area, folder), moves(area))
     except OSError as error:
         raise CommandFailed(f"{error.filename or root} cannot be read: {error.strerror}") from error
 

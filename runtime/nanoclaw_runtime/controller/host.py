@@ -24,6 +24,7 @@ from nanoclaw_runtime.controller.inbound import ChannelInbound
 from nanoclaw_runtime.controller.mounts import permitted_mounts
 from nanoclaw_runtime.controller.parking import Parking
 from nanoclaw_runtime.controller.plans import Plans
+from nanoclaw_runtime.controller.pod_files import PodFiles, Reach, Why, nothing_known
 from nanoclaw_runtime.controller.presence import Typing
 from nanoclaw_runtime.controller.requests import Effects, RequestDesk
 from nanoclaw_runtime.controller.runs import new_session_id
@@ -71,6 +72,10 @@ class Means:
     """Who takes files to agents, where they do not look into our folders."""
     bridge: BridgeFacts | None = None
     """Where agents' pods find the carrier."""
+    reach: Reach | None = None
+    """The way to the files of groups, where only pods mount them."""
+    pod_trouble: Why = nothing_known
+    """Why the pod of a group and a session is not ready."""
 
 
 class Networks:
@@ -164,6 +169,8 @@ class Host:
             groups=self.groups.all,
             sessions=self.controller.sessions,
             taken_in=self._taken_in,
+            reservations=self.parking.reservations,
+            pods=self._pod_files(means),
         )
 
     async def run(self) -> None:
@@ -183,6 +190,11 @@ class Host:
             parts.create_task(self._courier.run(), name="courier")
             for channel in self._channels:
                 parts.create_task(channel.run(self._inbound), name=f"channel {channel.name}")
+
+    def _pod_files(self, means: Means) -> PodFiles | None:
+        if means.reach is None:
+            return None
+        return PodFiles(means.reach, self.parking, self.controller.sessions, means.pod_trouble)
 
     async def _sweep(self, folder: str) -> None:
         await self.controller.sweep(folder)

@@ -38,9 +38,16 @@ class ParkedAgent:
     """A session has it: it is not parking's any more."""
     stop_at: float | None = None
     """Once it is to be gone: when it is told so again."""
+    failed: str | None = None
+    """Why it could not be parked."""
     _seen: bool = False
     _expected: str | None = None
     _judged: tuple[float, GroupSpec] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Nothing is to be had of it any more."""
+        return self.failed is not None or self.stop_at is not None or self.state is State.DEAD
 
     def look(self, backend: Backend, now: float) -> bool:
         """Bring the state up to date; whether it has changed."""

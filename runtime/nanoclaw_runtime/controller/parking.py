@@ -25,6 +25,7 @@ from nanoclaw_runtime.backends.base import Backend, RunningSession
 from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec, Transport, Warm
 from nanoclaw_runtime.controller.parked_agent import ParkedAgent
 from nanoclaw_runtime.controller.parking_failures import ParkingFailures
+from nanoclaw_runtime.controller.reservations import Reservations
 from nanoclaw_runtime.controller.status import Warmth
 from nanoclaw_runtime.domain.errors import NanoclawError
 from nanoclaw_runtime.domain.model import SessionPlan
@@ -98,6 +99,7 @@ class Parking:
         self._changes = asyncio.Event()
         self._failures = ParkingFailures(means.metrics)
         self._parks = True
+        self.reservations = Reservations(now)
         self._show_metrics()
 
     # What sessions and groups tell, and ask
@@ -124,6 +126,23 @@ class Parking:
         """Return when nothing that was begun for the group is under way, or after the time a start may take."""
         if (task := self._under_way.get(folder)) is not None:
             await asyncio.wait({task}, timeout=self._means.config.start_timeout)
+
+    def wanted(self, folder: str) -> ParkedAgent | None:
+        """The group's parked agent, whatever the budget says: one is begun where there is none and none is going.
+
+        None when none can be begun now. What is wanted is not dropped while it is lent.
+        """
+        agent = self._looked_at(folder)
+        if agent is None and self._tasks is not None:
+            self._begin_park(folder, asked=True)
+        elif agent is not None and agent.state is State.DEAD:
+            self._begin_drop(agent, Why.DEAD)
+        return self._agents.get(folder)
+
+    def discard(self, folder: str) -> None:
+        """Drop the group's parked agent, which may do what nobody knows of any more."""
+        if (agent := self._agents.get(folder)) is not None:
+            self._begin_drop(agent, Why.STALE)
 
     def owns(self, session: str) -> bool:
         """Whether an agent is parked, or being parked, under this session: nobody else may clean it up."""
@@ -155,7 +174,11 @@ class Parking:
         """
         now = self._now()
         self._failures.no_room(now)
-        groups = [group for group in await self._candidates(now) if group.folder not in self._under_way]
+        groups = [
+            group
+            for group in await self._candidates(now)
+            if group.folder not in self._under_way and not self.reservations.is_lent(group.folder)
+        ]
         drop = least_valuable(groups, self._budget(), now, besides=folder)
         task = self._carry_out(drop) if drop else None
         if drop is None or task is None:
@@ -196,6 +219,8 @@ class Parking:
         match action:
             case Park(folder):
                 return self._begin_park(folder) if agent is None else None
+            case Drop(folder, _, why) if why not in {Why.DEAD, Why.LATE} and self.reservations.is_lent(folder):
+                return None
             case Drop(_, session, why):
                 return self._begin_drop(agent, why) if agent is not None and agent.session == session else None
 
@@ -245,9 +270,9 @@ class Parking:
 
     # Parking
 
-    def _begin_park(self, folder: str) -> asyncio.Task[None] | None:
+    def _begin_park(self, folder: str, *, asked: bool = False) -> asyncio.Task[None] | None:
         group = self._group(folder)
-        if group is None or folder in self._under_way or self._means.busy(folder):
+        if group is None or folder in self._under_way or (self._means.busy(folder) and not asked):
             return None
         now = self._now()
         agent = self._agents[folder] = ParkedAgent(folder, self._means.new_session(), now, changed=now)
@@ -260,6 +285,7 @@ class Parking:
         except Exception as error:  # noqa: BLE001 - told in full where it is not one of ours
             self._failures.not_parked(agent.folder, error, self._now())
             failed = not agent.taken
+            agent.failed = str(error)
         if agent.running is None:
             self._forget(agent)
         if failed:

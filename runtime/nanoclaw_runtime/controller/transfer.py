@@ -2,24 +2,30 @@
 
 Nothing of a group changes while its agent works: files and records come in between two sessions,
 and only the last portion lets an agent see what waits. Reading is always possible. What an import
-brings is decided where it is planned (`domain.migration`); files are `ipc.archive`.
+brings is decided where it is planned (`domain.migration`); files are `ipc.archive`, and `pod_files`
+where only pods mount them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from nanoclaw_runtime.contract import layout
-from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec, Transport
+from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec
+from nanoclaw_runtime.controller.pod_files import PodFiles
+from nanoclaw_runtime.controller.reservations import Reservations
 from nanoclaw_runtime.controller.status import SessionStatus
 from nanoclaw_runtime.domain import project
 from nanoclaw_runtime.domain.errors import GroupBusy, GroupUnknown, TransferRefused
 from nanoclaw_runtime.domain.transfer import (
+    GROUP_AREAS,
     Area,
     ChatBundle,
     FileList,
@@ -32,10 +38,14 @@ from nanoclaw_runtime.domain.transfer import (
     StoredMessage,
     Taken,
     TaskBundle,
+    moves,
     not_logs,
 )
 from nanoclaw_runtime.ipc import archive, streams
 from nanoclaw_runtime.store.transfer import TransferBook
+
+STALLED: Final = 60.0
+"""Seconds in which the sender of an archive has to send some of it: a session may wait for its end."""
 
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +54,8 @@ class Transfer:
     """The door for imports and exports.
 
     `groups` are those served now, `sessions` those alive; `taken_in` is told of a group whose last
-    portion came, so that its messages are answered and its tasks run.
+    portion came, so that its messages are answered and its tasks run. `pods` have the files of groups
+    where they are not in `tree`.
     """
 
     def __init__(
@@ -56,9 +67,12 @@ class Transfer:
         groups: Callable[[], Sequence[GroupSpec]],
         sessions: Callable[[], Sequence[SessionStatus]],
         taken_in: Callable[[str], Awaitable[None]],
+        reservations: Reservations,
+        pods: PodFiles | None = None,
     ) -> None:
         self._tree, self._book, self._config = tree, book, config
         self._groups, self._sessions, self._taken_in = groups, sessions, taken_in
+        self._reservations, self._pods = reservations, pods
 
     async def inventory(self) -> Inventory:
         conversations = await self._book.conversations()
@@ -101,10 +115,12 @@ class Transfer:
     async def take_chats(self, bundle: ChatBundle) -> int:
         return await self._book.take_chats(bundle.chats)
 
-    # Files
+    # Files. Everything raises GroupUnknown; TransferRefused, and FilesAway, when they cannot be read.
 
     async def files(self, area: Area, folder: str | None = None) -> FileList:
-        """What there is. Raises GroupUnknown, and TransferRefused when it cannot be read."""
+        """What there is."""
+        if (pods := self._pods_for(area)) is not None:
+            return await pods.listing(self._known(folder), area)
         root, wanted = self._place(area, folder)
         try:
             return await asyncio.to_thread(archive.listing, root, wanted)
@@ -113,42 +129,56 @@ class Transfer:
 
     async def give_files(self, area: Area, folder: str | None = None) -> AsyncGenerator[bytes]:
         """The area as a tar stream; refusals come before its first piece."""
+        if (pods := self._pods_for(area)) is not None:
+            return await pods.give(self._known(folder), area)
         found = await self.files(area, folder)
         root, _ = self._place(area, folder)
         return streams.flowing(archive.pack(root, [file.path for file in found.files]))
 
     async def take_files(self, chunks: AsyncIterator[bytes], area: Area, folder: str | None = None) -> FilesTaken:
-        """Put the files of a tar stream in place, all or none of them.
-
-        Raises GroupUnknown, GroupBusy or TransferRefused.
-        """
-        root, wanted = self._changeable(area, folder)
-        try:
-            await asyncio.to_thread(root.mkdir, parents=True, exist_ok=True)
-            taken = await streams.drained(chunks, lambda read: archive.unpack(root, read, wanted))
-        except OSError as error:
-            raise _unreadable(root, error) from error
+        """Put the files of a tar stream in place, all or none of them. Raises GroupBusy, too."""
+        lively = streams.Lively(chunks, STALLED)
+        with self._changing(folder):
+            taken = await self._take(lively, area, folder)
         _log.info("files taken in", area=area.value, group=folder, files=taken.files, bytes=taken.bytes)
         return taken
 
     async def remove_files(self, paths: Sequence[str], area: Area, folder: str | None = None) -> int:
-        """How many of the files were there. Raises GroupUnknown, GroupBusy or TransferRefused."""
-        root, _ = self._changeable(area, folder)
-        return await asyncio.to_thread(archive.remove, root, paths)
+        """How many of the files were there. Raises GroupBusy, too."""
+        with self._changing(folder):
+            if (pods := self._pods_for(area)) is not None:
+                return await pods.remove(self._known(folder), area, paths)
+            root, _ = self._place(area, folder)
+            return await asyncio.to_thread(archive.remove, root, paths)
 
-    def _changeable(self, area: Area, folder: str | None) -> tuple[Path, archive.Wanted]:
-        if folder is not None:
-            self._free(folder)
-        return self._place(area, folder)
+    async def _take(self, chunks: AsyncIterator[bytes], area: Area, folder: str | None) -> FilesTaken:
+        if (pods := self._pods_for(area)) is not None:
+            return await pods.take(self._known(folder), area, chunks)
+        root, wanted = self._place(area, folder)
+        try:
+            await asyncio.to_thread(root.mkdir, parents=True, exist_ok=True)
+            return await streams.drained(chunks, lambda read: archive.unpack(root, read, wanted))
+        except OSError as error:
+            raise _unreadable(root, error) from error
+
+    @contextlib.contextmanager
+    def _changing(self, folder: str | None) -> Iterator[None]:
+        """While it is held no session of the group begins."""
+        with contextlib.ExitStack() as stack:
+            if folder is not None:
+                self._free(folder)
+                stack.enter_context(self._reservations.quiet(folder))
+            yield
+
+    def _pods_for(self, area: Area) -> PodFiles | None:
+        return self._pods if area in GROUP_AREAS else None
 
     def _place(self, area: Area, folder: str | None) -> tuple[Path, archive.Wanted]:
-        if area in {Area.GROUP, Area.SESSIONS} and self._config.transport is Transport.BRIDGE:
-            raise _out_of_reach(self._known(folder))
         match area:
             case Area.GROUP:
-                return self._tree / layout.group_dir(self._known(folder)), not_logs
+                return self._tree / layout.group_dir(self._known(folder)), moves(area)
             case Area.SESSIONS:
-                return self._tree / layout.sessions_dir(self._known(folder)), archive.everything
+                return self._tree / layout.sessions_dir(self._known(folder)), moves(area)
             case Area.GLOBAL:
                 return self._tree / layout.GLOBAL_DIR, not_logs
             case Area.PROJECT:
@@ -165,14 +195,6 @@ class Transfer:
         for session in self._sessions():
             if session.folder == folder:
                 raise GroupBusy(folder, session.session)
-
-
-def _out_of_reach(folder: str) -> TransferRefused:
-    return TransferRefused(
-        f"with the transport 'bridge' only the agents of group {folder!r} mount its files; set runtime.transport to "
-        "'volume', with runtime.placement 'controller-node' where claims are ReadWriteOnce, run `pulumi up`, repeat "
-        "this, and change it back afterwards"
-    )
 
 
 def _unreadable(root: Path, error: OSError) -> TransferRefused:

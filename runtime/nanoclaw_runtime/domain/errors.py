@@ -7,6 +7,7 @@ NanoclawError
 ├── TaskInvalid          a recurrence nobody can follow, a chat nobody has
 ├── RegistrationRefused  a group that cannot be added, changed or removed here
 ├── TransferRefused      files or records that cannot be taken in
+├── FilesAway            a group's files that cannot be reached at this moment
 ├── GroupBusy            a live session where nothing may change under it
 ├── SessionFailed        an agent that did not start, died, or went silent
 ├── StoreFailed
@@ -87,6 +88,14 @@ class RegistrationRefused(NanoclawError):
 
 class TransferRefused(NanoclawError):
     """Files or records that were sent cannot be taken in; nothing of them was kept."""
+
+
+class FilesAway(NanoclawError):
+    """The files of a group are not within reach now, and may be in a moment."""
+
+    def __init__(self, folder: str, why: str) -> None:
+        super().__init__(f"the files of group {folder!r} cannot be reached now: {why}; repeat this in a moment")
+        self.folder = folder
 
 
 class GroupBusy(NanoclawError):

@@ -6,6 +6,7 @@ other host writes them down is `v1_records`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final
@@ -35,9 +36,18 @@ class Area(StrEnum):
 GROUP_AREAS: Final = (Area.GROUP, Area.SESSIONS)
 
 
+def everything(_path: str) -> bool:
+    return True
+
+
 def not_logs(path: str) -> bool:
     """Whether a path of a group's folder is more than the log of a container."""
     return path.split("/", 1)[0] != "logs"
+
+
+def moves(area: Area) -> Callable[[str], bool]:
+    """Whether a path below one of a group's areas moves at all."""
+    return everything if area is Area.SESSIONS else not_logs
 
 
 def _sayable(text: str) -> str:

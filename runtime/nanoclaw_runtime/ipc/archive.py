@@ -15,12 +15,12 @@ import secrets
 import shutil
 import stat
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
 from nanoclaw_runtime.domain.errors import TransferRefused
-from nanoclaw_runtime.domain.transfer import FileFacts, FileList, FilesTaken
+from nanoclaw_runtime.domain.transfer import FileFacts, FileList, FilesTaken, everything
 from nanoclaw_runtime.ipc.descriptors import make_folder, opened_folder, remove_tree, walked_folder
 
 PIECE: Final = 256 * 1024
@@ -35,6 +35,7 @@ FILE_MODE: Final = 0o664
 RUNNABLE_MODE: Final = 0o775
 
 _STAGING: Final = ".nanoclaw-transfer-"
+_END: Final = b"\0" * (2 * tarfile.BLOCKSIZE)
 _HEADER_LIMIT: Final = 16 * 1024
 _LONGEST_NAME: Final = 255
 # Bytes; what file systems take.
@@ -53,29 +54,31 @@ Wanted = Callable[[str], bool]
 """Whether a path below the area moves at all; asked for folders, too."""
 
 
-def everything(_path: str) -> bool:
-    return True
-
-
 def listing(root: Path, wanted: Wanted = everything) -> FileList:
     """The plain files below `root`, by path; none when there is no such folder.
 
     Raises OSError, and TransferRefused for more than `MOST_FILES`.
     """
-    files: list[FileFacts] = []
-    left_out = 0
+    found = list(walked(root, wanted))
+    files = [file for file in found if file is not None]
+    return FileList(files=tuple(sorted(files, key=lambda file: file.path)), left_out=len(found) - len(files))
+
+
+def walked(root: Path, wanted: Wanted = everything) -> Iterator[FileFacts | None]:
+    """As `listing`, one after the other and in any order; None for each thing that does not move."""
     with contextlib.suppress(FileNotFoundError), opened_folder(root) as folder:
-        for found in _below(folder, "", DEEPEST, wanted):
-            if found is None:
-                left_out += 1
-            else:
-                files.append(found)
-            if len(files) + left_out > MOST_FILES:
+        for count, found in enumerate(_below(folder, "", DEEPEST, wanted)):
+            if count >= MOST_FILES:
                 raise _too_many(root.name)
-    return FileList(files=tuple(sorted(files, key=lambda file: file.path)), left_out=left_out)
+            yield found
 
 
-def pack(root: Path, paths: Sequence[str]) -> Iterator[bytes]:
+def path_below(path: str) -> str:
+    """The path of a file below its area, as it is told. Raises TransferRefused for one that is none."""
+    return "/".join(_parts(path))
+
+
+def pack(root: Path, paths: Iterable[str]) -> Iterator[bytes]:
     """The files as a tar stream; those that are gone or are no plain files any more are left out.
 
     A file that grows or shrinks meanwhile has the size it began with, zeros for what is missing.
@@ -92,8 +95,23 @@ def pack(root: Path, paths: Sequence[str]) -> Iterator[bytes]:
             facts = os.fstat(descriptor)
             if stat.S_ISREG(facts.st_mode):
                 with open(descriptor, "rb", buffering=0, closefd=False) as file:
-                    yield from _member(path, facts, file)
-    yield b"\0" * (2 * tarfile.BLOCKSIZE)
+                    runnable = bool(facts.st_mode & stat.S_IXUSR)
+                    yield from _member(path, file, size=facts.st_size, modified=facts.st_mtime, runnable=runnable)
+    yield _END
+
+
+def sifted(read: Callable[[int], bytes], wanted: Wanted = everything) -> Iterator[bytes]:
+    """A tar stream of others as one of ours: plain files below the folder, and nothing else of it.
+
+    Nothing is kept. Raises what `unpack` raises; what came before may have been used by then.
+    """
+    with _judged():
+        for archive, member in _members(read):
+            if (path := _plain(member, wanted)) is not None:
+                runnable = bool(member.mode & stat.S_IXUSR)
+                content = archive.extractfile(member)
+                yield from _member(path, content, size=member.size, modified=member.mtime, runnable=runnable)
+    yield _END
 
 
 def unpack(root: Path, read: Callable[[int], bytes], wanted: Wanted = everything) -> FilesTaken:
@@ -177,17 +195,43 @@ def _entry(folder: int, name: str, path: str, depth: int, wanted: Wanted) -> Ite
         yield None  # it went away, or is not for us to read
 
 
-def _member(path: str, facts: os.stat_result, file: Any) -> Iterator[bytes]:
+def _member(path: str, file: Any, *, size: int, modified: float, runnable: bool) -> Iterator[bytes]:
     info = tarfile.TarInfo(path)
-    info.size, info.mtime = facts.st_size, _time(facts.st_mtime)
-    info.mode = RUNNABLE_MODE if facts.st_mode & stat.S_IXUSR else FILE_MODE
+    info.size, info.mtime = size, _time(modified)
+    info.mode = RUNNABLE_MODE if runnable else FILE_MODE
     yield info.tobuf(tarfile.PAX_FORMAT)
-    left = facts.st_size
+    left = size
     while left:
         piece = file.read(min(PIECE, left)) or b"\0" * min(PIECE, left)
         left -= len(piece)
         yield piece
-    yield b"\0" * (-facts.st_size % tarfile.BLOCKSIZE)
+    yield b"\0" * (-size % tarfile.BLOCKSIZE)
+
+
+@contextlib.contextmanager
+def _judged() -> Iterator[None]:
+    """What `tarfile` finds wrong with an archive, as a refusal of it."""
+    try:
+        yield
+    except (tarfile.TarError, ValueError, RecursionError) as error:  # headers are read within each other
+        raise TransferRefused(f"this is no whole tar archive ({error}); send it again") from error
+
+
+def _members(read: Callable[[int], bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """What is in a tar stream but for folders, one after the other."""
+    with tarfile.open(mode="r|", fileobj=cast("Any", _Source(read)), tarinfo=_Header) as archive:
+        for count, member in enumerate(archive):
+            if count >= MOST_FILES:
+                raise TransferRefused(f"the archive has more than {MOST_FILES} entries; send fewer at once")
+            if not member.isdir():
+                yield archive, member
+            archive.members = []  # type: ignore[attr-defined]  # it would remember every one of them
+
+
+def _plain(member: tarfile.TarInfo, wanted: Wanted) -> str | None:
+    """The path of a plain file that moves. Raises TransferRefused for one that leads outside."""
+    path = path_below(member.name)
+    return path if member.isreg() and not member.issparse() and wanted(path) else None
 
 
 class _Incoming:
@@ -200,21 +244,13 @@ class _Incoming:
         self.left_out = 0
 
     def receive(self, read: Callable[[int], bytes]) -> None:
-        try:
-            with tarfile.open(mode="r|", fileobj=cast("Any", _Source(read)), tarinfo=_Header) as archive:
-                for count, member in enumerate(archive):
-                    if count >= MOST_FILES:
-                        raise TransferRefused(f"the archive has more than {MOST_FILES} entries; send fewer at once")
-                    self._take(archive, member)
-                    archive.members = []  # type: ignore[attr-defined]  # it would remember every one of them
-        except (tarfile.TarError, ValueError, RecursionError) as error:  # headers are read within each other
-            raise TransferRefused(f"this is no whole tar archive ({error}); send it again") from error
+        with _judged():
+            for archive, member in _members(read):
+                self._take(archive, member)
 
     def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        if member.isdir():
-            return
-        path = "/".join(_parts(member.name))
-        if not member.isreg() or member.issparse() or not self._wanted(path):
+        path = _plain(member, self._wanted)
+        if path is None:
             self.left_out += 1
             return
         self._see_that_it_fits(path, member.size)

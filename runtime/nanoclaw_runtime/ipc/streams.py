@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from typing import Self, TypeVar
+
+from nanoclaw_runtime.domain.errors import TransferRefused
 
 _Result = TypeVar("_Result")
 
@@ -25,6 +27,48 @@ async def drained(chunks: AsyncIterator[bytes], consume: Callable[[Callable[[int
         return await asyncio.to_thread(consume, source.read)
     finally:
         source.closed = True
+
+
+async def sieved(
+    chunks: AsyncIterator[bytes], sieve: Callable[[Callable[[int], bytes]], Iterator[bytes]]
+) -> AsyncGenerator[bytes]:
+    """The pieces that `sieve` makes of the chunks, reading them like a file; see `drained`."""
+    source = _Reader(chunks, asyncio.get_running_loop())
+    try:
+        async for piece in flowing(sieve(source.read)):
+            yield piece
+    finally:
+        source.closed = True
+
+
+def gathered(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of at least so many, but for the last one."""
+    waiting, length = list[bytes](), 0
+    for piece in pieces:
+        waiting.append(piece)
+        length += len(piece)
+        if length >= size:
+            yield b"".join(waiting)
+            waiting, length = [], 0
+    yield b"".join(waiting)
+
+
+class Lively:
+    """Chunks that do not keep anybody waiting. No generator: whoever is cancelled leaves a thread that still reads."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], within: float) -> None:
+        """Raises TransferRefused when none comes in so many seconds."""
+        self._chunks, self._within = chunks, within
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._within):
+                return await anext(self._chunks)
+        except TimeoutError:
+            raise TransferRefused(f"the archive broke off: nothing came for {self._within:.0f} s") from None
 
 
 class _Reader:

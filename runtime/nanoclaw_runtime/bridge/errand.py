@@ -1,0 +1,156 @@
+"""Errands at the controller's end: what is asked of a group's pod, and what of its answers is believed.
+
+A pod speaks for its own group alone, and even so it may be an agent's doing what it says: paths are checked, an archive
+is taken apart and put together anew on its way through, and number, size and pace have bounds. Nothing is kept here but
+a listing. Not here: which pod is sent (`server`), what the files are for (`controller.transfer`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from typing import Final, Self
+
+from nanoclaw_runtime.bridge.errands import (
+    PATIENCE,
+    Done,
+    Failed,
+    Found,
+    FromPod,
+    Give,
+    List,
+    Remove,
+    Take,
+    beating,
+)
+from nanoclaw_runtime.bridge.protocol import LATEST, Alive, Channel, Pace, Piece, StreamEnded
+from nanoclaw_runtime.domain.errors import TransferRefused
+from nanoclaw_runtime.domain.transfer import Area, FileFacts, FileList, FilesTaken, moves
+from nanoclaw_runtime.ipc import archive, streams
+
+LARGEST_LISTING: Final = 32 * 1024 * 1024
+"""Characters of all paths of an area together."""
+RATE: Final = 400
+BURST: Final = 1000
+"""Messages of less than a piece that are taken from a pod."""
+SMALL: Final = 64 * 1024
+
+
+class Errand:
+    """One thing done by a pod. Its owner closes the connection."""
+
+    def __init__(self, channel: Channel[FromPod]) -> None:
+        self._channel = channel
+        self._pace = Pace(RATE, BURST)
+
+    async def listing(self, area: Area) -> FileList:
+        """Raises TransferRefused, StreamEnded."""
+        files, room = list[FileFacts](), LARGEST_LISTING
+        async with beating(self._channel):
+            await self._channel.send(List(area))
+            while isinstance(message := await self._following(), Found):
+                files += [_facts(file.path, file.size, file.modified) for file in message.files]
+                room -= sum(len(file.path) for file in message.files)
+                if len(files) > archive.MOST_FILES or room < 0:
+                    raise TransferRefused(f"the pod tells of more files than {archive.MOST_FILES}, or of longer names")
+            done = _done(message)
+        return FileList(files=tuple(sorted(files, key=lambda file: file.path)), left_out=_number(done.left_out))
+
+    async def pieces(self, area: Area) -> AsyncGenerator[bytes]:
+        """The area as a tar stream of ours. Raises TransferRefused, StreamEnded."""
+        async with beating(self._channel):
+            await self._channel.send(Give(area))
+            sieve = streams.sieved(_Pieces(self), lambda read: _again(read, area))
+            async with contextlib.aclosing(sieve) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def take(self, area: Area, chunks: AsyncIterator[bytes]) -> FilesTaken:
+        """Bring the files of a tar stream. Raises TransferRefused, StreamEnded, and what `chunks` raise."""
+        async with beating(self._channel):
+            await self._channel.send(Take(area))
+            answering = asyncio.create_task(self._answer(), name="bridge, answer of an errand")
+            try:
+                await self._bring(chunks, answering)
+                done = await answering
+            finally:
+                answering.cancel()
+                await asyncio.gather(answering, return_exceptions=True)
+        return FilesTaken(files=_number(done.files), bytes=_number(done.bytes), left_out=_number(done.left_out))
+
+    async def remove(self, area: Area, paths: list[str]) -> int:
+        """How many of the files were there. Raises TransferRefused, StreamEnded."""
+        async with beating(self._channel):
+            await self._channel.send(Remove(area, paths))
+            return _number((await self._answer()).files)
+
+    async def _bring(self, chunks: AsyncIterator[bytes], answering: asyncio.Task[Done]) -> None:
+        """Send pieces for as long as the pod has not answered."""
+        async for chunk in chunks:
+            for start in range(0, len(chunk), archive.PIECE):
+                if answering.done():
+                    return
+                await self._channel.send(Piece(chunk[start : start + archive.PIECE]))
+        await self._channel.send(Piece(b""))
+
+    async def _answer(self) -> Done:
+        return _done(await self._following())
+
+    async def _following(self) -> FromPod:
+        """The next word but that the pod lives. Raises StreamEnded."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    message = await self._channel.receive()
+                    if not (isinstance(message, Piece) and len(message.content) >= SMALL):
+                        await self._pace.keep()
+                    if not isinstance(message, Alive):
+                        return message
+        except TimeoutError:
+            raise StreamEnded("it says nothing") from None
+
+    async def piece(self) -> bytes:
+        """The next one of an archive; none at its end. Raises TransferRefused, StreamEnded."""
+        message = await self._following()
+        if isinstance(message, Piece) and message.content:
+            return message.content
+        _done(message)
+        return b""
+
+
+class _Pieces:
+    """Of an archive, to its end. No generator: whoever is cancelled leaves a thread that still reads."""
+
+    def __init__(self, errand: Errand) -> None:
+        self._errand = errand
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if piece := await self._errand.piece():
+            return piece
+        raise StopAsyncIteration
+
+
+def _again(read: Callable[[int], bytes], area: Area) -> Iterator[bytes]:
+    return streams.gathered(archive.sifted(read, moves(area)), archive.PIECE)
+
+
+def _done(message: FromPod) -> Done:
+    match message:
+        case Done():
+            return message
+        case Failed(reason):
+            raise TransferRefused("".join(each if each.isprintable() else "?" for each in reason[:500]))
+        case other:
+            raise StreamEnded(f"{type(other).__name__} at the end of an errand")
+
+
+def _facts(path: str, size: int, modified: int) -> FileFacts:
+    return FileFacts(path=archive.path_below(path), size=_number(size), modified=_number(modified))
+
+
+def _number(told: int) -> int:
+    return min(max(told, 0), LATEST)
