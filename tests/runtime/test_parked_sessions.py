@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from nanoclaw_runtime.contract.config import ParkingSettings
+from nanoclaw_runtime.contract.config import Groups, ParkingSettings
 from nanoclaw_runtime.controller.status import Warmth
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind
 from nanoclaw_runtime.domain.model import SessionRef
@@ -153,4 +153,31 @@ async def test_a_session_that_begins_while_leftovers_are_cleared_away_keeps_its_
     await sweeping
     assert not agent.stopped
     await agent.say("two")
+    assert await house.answers(2) == ["one", "two"]
+
+
+async def test_no_session_begins_for_a_group_that_went_while_its_agent_was_being_parked(house):
+    """As with a group that gets another node: its message is that node's then, and its agent nobody's."""
+    house.backend.park_room.clear()
+    await house.send("hello")
+    await answered(house, 0, "one")
+
+    async def being_parked():
+        return bool(house.backend.asked)
+
+    await house.until(being_parked)
+    await house.send("again")
+    await until_warm(house, warmth=Warmth.NONE)  # a session waits for it
+    groups = house.groups
+    await house.host.groups.declare(Groups(groups=[each for each in groups.groups if each.folder != "main"]))
+    house.backend.park_room.set()
+
+    async def nothing_left():
+        return not await house.backend.running() and not house.controller.busy("main")
+
+    await house.until(nothing_left)
+    assert [message.content for message in await house.store.waiting("main")] == ["again"]
+    assert len(await house.store.sessions()) == 1
+    await house.host.groups.declare(groups)
+    await answered(house, 1, "two")
     assert await house.answers(2) == ["one", "two"]

@@ -129,7 +129,9 @@ class Runs:
         group = self._served(folder)
         if group is None or not self.wants_answer(group, messages):
             return Ending.DONE
-        session = self._session(SessionRef(folder, await self._session_for(folder)), group)
+        if (group := await self._ready_for(folder)) is None:
+            return Ending.DONE
+        session = self._session(SessionRef(folder, self._beginning[folder]), group)
         _log.info("session starts", group=folder, session=session.ref.session, messages=len(messages))
         opening = Opening(message_prompt(messages), tuple(messages))
         return await self._until_over(session, session.run(group, opening))
@@ -142,7 +144,9 @@ class Runs:
         group = self._served(folder)
         if group is None or not _is_due(due):
             return await self._after_task(folder)
-        session = self._session(SessionRef(folder, await self._session_for(folder), SessionKind.TASK), group, task)
+        if (group := await self._ready_for(folder)) is None:
+            return Ending.DONE
+        session = self._session(SessionRef(folder, self._beginning[folder], SessionKind.TASK), group, task)
         _log.info("task starts", group=folder, session=session.ref.session, task=task)
         opening = Opening(due.prompt, task=task, resume=due.context is TaskContext.GROUP)
         return await self._until_over(session, session.run(group, opening), task=task)
@@ -202,14 +206,20 @@ class Runs:
         session = Session(self._around, ref, signals, group=group, jid=jid, before_end=log_run)
         return session
 
-    async def _session_for(self, folder: str) -> str:
-        """The session of the group's parked agent, or a new one, when nothing of the group is under way any more."""
+    async def _ready_for(self, folder: str) -> GroupSpec | None:
+        """The group as it is once nothing of it is under way any more; None when it went meanwhile.
+
+        Its session is that of its parked agent, or a new one.
+        """
         async with self._parking.reservations.beginning(folder):
-            session = self._beginning[folder] = self._parking.take(folder) or new_session_id()
+            self._beginning[folder] = self._parking.take(folder) or new_session_id()
             await self._parking.settled(folder)
-        if folder in self._unswept:
-            await self.sweep(folder)
-        return session
+            if folder in self._unswept:
+                await self.sweep(folder)
+        if (group := self._served(folder)) is None:
+            del self._beginning[folder]
+            self._running_tasks.create_task(self.sweep(folder), name=f"sweep of {folder}")
+        return group
 
     def busy(self, folder: str) -> bool:
         """Whether the group has a session, waits for one, or will come back by itself."""
