@@ -17,7 +17,7 @@ from nanoclaw_runtime.cli import bench_pods, bench_run, render
 from nanoclaw_runtime.cli import prerequisites_asked as asked
 from nanoclaw_runtime.cli.bench_pods import Manifest, Place
 from nanoclaw_runtime.cli.errors import CommandFailed
-from nanoclaw_runtime.cli.installation import DEPLOYMENTS, find_namespace
+from nanoclaw_runtime.cli.installation import find_controller, find_namespace
 from nanoclaw_runtime.cli.options import Options, finish, line
 from nanoclaw_runtime.cli.prerequisites import STORAGE_CLASSES
 from nanoclaw_runtime.contract import names
@@ -130,14 +130,14 @@ async def _place(client: KubeClient, namespace: str, run: str, claim: str, wante
     openshift = bool(await asked.served(client, "security.openshift.io", ("v1",)))
     common: dict[str, Any] = {"openshift": openshift, "rounds": wanted.rounds, "seconds": wanted.seconds}
     try:
-        deployment = await client.get(DEPLOYMENTS, names.CONTROLLER, namespace=namespace)
+        controller = await find_controller(client, namespace)
     except NotFound:
         if wanted.image is None:
             raise CommandFailed(
                 f"there is no {names.CONTROLLER} in namespace {namespace!r}; name an image with --image"
             ) from None
         return Place(run, claim, wanted.image, **common)
-    spec = deployment["spec"]["template"]["spec"]
+    spec = controller["spec"]["template"]["spec"]
     own = next(each for each in spec["containers"] if each["name"] == names.CONTROLLER_CONTAINER)
     return Place(
         run,

@@ -14,7 +14,7 @@ from nanoclaw_runtime.cli import doctor, doctor_volumes
 from nanoclaw_runtime.cli.direct import Direct
 from nanoclaw_runtime.cli.doctor import Finding, Verdict
 from nanoclaw_runtime.cli.errors import CommandFailed, NotReachable, Refused
-from nanoclaw_runtime.cli.installation import DEPLOYMENTS
+from nanoclaw_runtime.cli.installation import DAEMON_SETS, find_controller
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.contract.config import CONFIG_DIR, ControllerConfig
@@ -25,7 +25,6 @@ from nanoclaw_runtime.kube.resources import CLAIMS, CONFIG_MAPS, EVENTS, PODS, R
 VOLUMES: Final = Resource("PersistentVolume", "persistentvolumes", namespaced=False)
 CSI_DRIVERS: Final = Resource("CSIDriver", "csidrivers", "/apis/storage.k8s.io/v1", namespaced=False)
 NAMESPACES: Final = Resource("Namespace", "namespaces", namespaced=False)
-DAEMON_SETS: Final = Resource("DaemonSet", "daemonsets", "/apis/apps/v1")
 OURS: Final = f"{labels.NAME}=nanoclaw"
 
 _RIGHTS: Final = (
@@ -102,13 +101,8 @@ async def _namespace(remote: Remote) -> Finding:
 
 async def _controller(remote: Remote) -> Finding:
     """One Deployment, or with the pattern `nodelocal` a member on each node."""
-    client, namespace = remote.cluster.client, remote.cluster.namespace
-    try:
-        return doctor.deployment(await client.get(DEPLOYMENTS, names.CONTROLLER, namespace=namespace))
-    except NotFound:
-        if not await client.list(DAEMON_SETS, namespace=namespace, labels=labels.CONTROLLER_SELECTOR):
-            raise
-        return doctor.daemon_set(await client.get(DAEMON_SETS, names.CONTROLLER, namespace=namespace))
+    found = await find_controller(remote.cluster.client, remote.cluster.namespace)
+    return doctor.daemon_set(found) if found["kind"] == DAEMON_SETS.kind else doctor.deployment(found)
 
 
 async def _pods(remote: Remote) -> Finding:
@@ -137,10 +131,7 @@ async def _drivers(remote: Remote) -> list[Finding]:
 
 async def _told(client: KubeClient, namespace: str) -> ControllerConfig:
     """What the controller was told. Raises a KubeError, and ValueError for what this version does not know."""
-    try:
-        controller = await client.get(DEPLOYMENTS, names.CONTROLLER, namespace=namespace)
-    except NotFound:
-        controller = await client.get(DAEMON_SETS, names.CONTROLLER, namespace=namespace)
+    controller = await find_controller(client, namespace)
     name = settings_name(controller["spec"]["template"]["spec"])
     found = await client.get(CONFIG_MAPS, name, namespace=namespace)
     return ControllerConfig.model_validate_json(found["data"][names.SETTINGS_KEY])

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.contract import labels, names
-from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.client import KubeClient, Manifest
 from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound
 from nanoclaw_runtime.kube.resources import Resource
 
 SECRETS: Final = Resource("Secret", "secrets")
 DEPLOYMENTS: Final = Resource("Deployment", "deployments", "/apis/apps/v1")
-DEPLOYMENTS_ANYWHERE: Final = Resource("Deployment", "deployments", "/apis/apps/v1", namespaced=False)
-"""Listed without a namespace: those of every namespace."""
+DAEMON_SETS: Final = Resource("DaemonSet", "daemonsets", "/apis/apps/v1")
+"""The controller's, with the pattern `nodelocal`."""
+_ANYWHERE: Final = tuple(replace(kind, namespaced=False) for kind in (DEPLOYMENTS, DAEMON_SETS))
+# Listed without a namespace: those of every namespace.
 
 DEFAULT_NAMESPACE: Final = "nanoclaw"
 
@@ -42,11 +45,27 @@ async def find_namespace(client: KubeClient) -> str:
 
     Raises CommandFailed when there are several.
     """
+    return only_namespace(await namespaces(client))
+
+
+async def namespaces(client: KubeClient) -> set[str]:
+    """Where there are controllers, as far as we may look."""
+    found: set[str] = set()
+    for kind in _ANYWHERE:
+        with contextlib.suppress(Forbidden):
+            controllers = await client.list(kind, labels=labels.CONTROLLER_SELECTOR)
+            found |= {controller["metadata"]["namespace"] for controller in controllers}
+    return found
+
+
+async def find_controller(client: KubeClient, namespace: str) -> Manifest:
+    """Its Deployment or its DaemonSet. Raises NotFound, for the Deployment, when there is neither."""
     try:
-        found = await client.list(DEPLOYMENTS_ANYWHERE, labels=labels.CONTROLLER_SELECTOR)
-    except Forbidden:
-        return DEFAULT_NAMESPACE
-    return only_namespace({deployment["metadata"]["namespace"] for deployment in found})
+        return await client.get(DEPLOYMENTS, names.CONTROLLER, namespace=namespace)
+    except NotFound:
+        with contextlib.suppress(NotFound):
+            return await client.get(DAEMON_SETS, names.CONTROLLER, namespace=namespace)
+        raise
 
 
 def only_namespace(found: set[str]) -> str:

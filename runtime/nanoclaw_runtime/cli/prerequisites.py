@@ -17,8 +17,8 @@ from nanoclaw_runtime.cli import prerequisites_cluster as cluster
 from nanoclaw_runtime.cli import prerequisites_rights as rights
 from nanoclaw_runtime.cli import prerequisites_storage as storage
 from nanoclaw_runtime.cli.doctor import Finding
-from nanoclaw_runtime.cli.examine import CSI_DRIVERS, DAEMON_SETS, NAMESPACES, OURS, Tell
-from nanoclaw_runtime.cli.installation import DEPLOYMENTS, SECRETS
+from nanoclaw_runtime.cli.examine import CSI_DRIVERS, NAMESPACES, OURS, Tell
+from nanoclaw_runtime.cli.installation import DAEMON_SETS, DEPLOYMENTS, SECRETS
 from nanoclaw_runtime.cli.prerequisites_rights import Right
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import RESTRICTED_SCC, Pattern, Platform
