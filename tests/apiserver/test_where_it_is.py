@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from nanoclaw_runtime.cli.installation import DAEMON_SETS, DEPLOYMENTS, find_controller, namespaces
+from nanoclaw_runtime.cli.installation import DAEMON_SETS, find_controller, namespaces
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import NotFound
-from nanoclaw_runtime.kube.resources import Resource
+from nanoclaw_runtime.kube.resources import DEPLOYMENTS, Resource
 
 pytestmark = pytest.mark.apiserver
 

@@ -14,10 +14,9 @@ from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.kube.client import KubeClient, Manifest
 from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound
-from nanoclaw_runtime.kube.resources import Resource
+from nanoclaw_runtime.kube.resources import DEPLOYMENTS, Resource
 
 SECRETS: Final = Resource("Secret", "secrets")
-DEPLOYMENTS: Final = Resource("Deployment", "deployments", "/apis/apps/v1")
 DAEMON_SETS: Final = Resource("DaemonSet", "daemonsets", "/apis/apps/v1")
 """The controller's, with the pattern `nodelocal`."""
 _ANYWHERE: Final = tuple(replace(kind, namespaced=False) for kind in (DEPLOYMENTS, DAEMON_SETS))

@@ -18,14 +18,14 @@ from nanoclaw_runtime.cli import prerequisites_rights as rights
 from nanoclaw_runtime.cli import prerequisites_storage as storage
 from nanoclaw_runtime.cli.doctor import Finding
 from nanoclaw_runtime.cli.examine import CSI_DRIVERS, NAMESPACES, OURS, Tell
-from nanoclaw_runtime.cli.installation import DAEMON_SETS, DEPLOYMENTS, SECRETS
+from nanoclaw_runtime.cli.installation import DAEMON_SETS, SECRETS
 from nanoclaw_runtime.cli.prerequisites_rights import Right
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import RESTRICTED_SCC, Pattern, Platform
 from nanoclaw_runtime.contract.needs import Needs
 from nanoclaw_runtime.kube.client import KubeClient, Manifest
 from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound
-from nanoclaw_runtime.kube.resources import CLAIMS, PODS, Resource
+from nanoclaw_runtime.kube.resources import CLAIMS, DEPLOYMENTS, PODS, Resource
 
 STORAGE_CLASSES: Final = Resource("StorageClass", "storageclasses", "/apis/storage.k8s.io/v1", namespaced=False)
 DAEMON_SETS_ANYWHERE: Final = Resource("DaemonSet", "daemonsets", "/apis/apps/v1", namespaced=False)
