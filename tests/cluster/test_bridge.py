@@ -15,6 +15,7 @@ from nanoclaw_runtime.contract import bridge, labels, names
 from nanoclaw_runtime.kube.resources import CLAIMS, PODS
 from nanoclaw_runtime.store.records import EventType
 from tests.support import cluster as support
+from tests.support.command_line import CommandLine
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -143,3 +144,54 @@ async def test_an_agents_container_sees_no_token(chat):
     assert bridge.TOKEN_VOLUME not in {mount["name"] for mount in agent["volumeMounts"]}
     assert bridge.OWN_VOLUME not in {mount["name"] for mount in agent["volumeMounts"]}
     assert "NANOCLAW_BRIDGE" not in answer.payload["text"]
+
+
+@pytest.fixture
+def terminal(installation):
+    return CommandLine(KUBECONFIG=str(installation.cluster.kubeconfig), NANOCLAW_NAMESPACE=installation.namespace)
+
+
+async def test_a_household_moves_out_in_the_middle_of_a_turn_and_in_again_with_what_was_added(chat, terminal, tmp_path):
+    out, large = tmp_path / "out", os.urandom(8 * 1024 * 1024)
+    first = await chat.answer(await chat.send("team", "write notes.txt before the move"))
+    sent = await chat.send("team", "sleep 10; echo finished")
+    await terminal.done("export", out)
+    assert (out / "groups/team/notes.txt").read_text().strip() == "before the move"
+    answer = await chat.answer(sent)
+    assert (answer.payload["session"], answer.payload["text"]) == (first.payload["session"], "slept 10 s\nfinished")
+    (out / "groups/Late_1/large").write_bytes(large)
+    (out / "groups/team/notes.txt").write_text("after the move")
+    status, _, refusal = await terminal.run("import", out, "--yes", "--replace")
+    assert (status, f"nanoclaw sessions stop {first.payload['session']}" in refusal) == (1, True)
+    await nobody_works(chat, terminal)
+    assert (await terminal.told("import", out, "--yes", "--replace"))["done"]
+    await terminal.done("export", tmp_path / "again")
+    assert (tmp_path / "again/groups/Late_1/large").read_bytes() == large
+    parked = {pod["metadata"]["uid"] for pod in await agents(chat, "team")}
+    said = await chat.answer(await chat.send("team", "read notes.txt; history"))
+    assert said.payload["text"].startswith("after the move")
+    assert "write notes.txt before the move" in said.payload["text"]
+    assert {(await pod_of(chat, said.payload["session"]))["metadata"]["uid"]} == parked  # it had no input before
+
+
+async def test_the_pods_that_were_there_for_a_move_alone_are_gone_soon(chat, terminal, tmp_path):
+    await nobody_works(chat, terminal)
+    await terminal.done("export", tmp_path / "out")
+    assert await agents(chat, "main")
+    async with asyncio.timeout(150):
+        while [pod for folder in GROUPS for pod in await agents(chat, folder)]:
+            await asyncio.sleep(1)
+
+
+async def nobody_works(chat, terminal):
+    for session in await terminal.sessions():
+        await chat.remote.stop(session)
+    while await terminal.sessions():
+        await asyncio.sleep(0.5)
+
+
+async def agents(chat, folder):
+    """The group's pods that have not ended."""
+    selector = f"{labels.GROUP}={names.slug(folder)}"
+    found = await chat.client.list(PODS, namespace=chat.namespace, labels=selector)
+    return [pod for pod in found if pod["status"]["phase"] in {"Pending", "Running"}]
