@@ -431,3 +431,10 @@ async def test_a_pod_that_only_says_that_it_lives_is_given_up(bridged, monkeypat
     async with liar(bridged, [Alive()] * 100):
         with pytest.raises(StreamEnded, match="says nothing"):
             await listed(bridged)
+
+
+async def test_a_pod_that_never_comes_to_an_end_with_its_list_is_given_up(bridged, monkeypatch):
+    monkeypatch.setattr(controllers_end, "LISTED", 0.3)
+    async with liar(bridged, [Found([])] * 5000):
+        with pytest.raises(StreamEnded, match="did not list"):
+            await listed(bridged)

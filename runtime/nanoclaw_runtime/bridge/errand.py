@@ -31,6 +31,8 @@ from nanoclaw_runtime.ipc import archive, streams
 
 LARGEST_LISTING: Final = 32 * 1024 * 1024
 """Characters of all paths of an area together."""
+LISTED: Final = 600.0
+"""Seconds for a listing."""
 RATE: Final = 400
 BURST: Final = 1000
 """Messages of less than a piece that are taken from a pod."""
@@ -46,16 +48,22 @@ class Errand:
 
     async def listing(self, area: Area) -> FileList:
         """Raises TransferRefused, StreamEnded."""
-        files, room = list[FileFacts](), LARGEST_LISTING
-        async with beating(self._channel):
-            await self._channel.send(List(area))
-            while isinstance(message := await self._following(), Found):
-                files += [_facts(file.path, file.size, file.modified) for file in message.files]
-                room -= sum(len(file.path) for file in message.files)
-                if len(files) > archive.MOST_FILES or room < 0:
-                    raise TransferRefused(f"the pod tells of more files than {archive.MOST_FILES}, or of longer names")
-            done = _done(message)
+        try:
+            async with beating(self._channel), asyncio.timeout(LISTED):
+                await self._channel.send(List(area))
+                files, done = await self._found()
+        except TimeoutError:
+            raise StreamEnded(f"it did not list its files in {LISTED:.0f} s") from None
         return FileList(files=tuple(sorted(files, key=lambda file: file.path)), left_out=_number(done.left_out))
+
+    async def _found(self) -> tuple[list[FileFacts], Done]:
+        files, room = list[FileFacts](), LARGEST_LISTING
+        while isinstance(message := await self._following(), Found):
+            files += [_facts(file.path, file.size, file.modified) for file in message.files]
+            room -= sum(len(file.path) for file in message.files)
+            if len(files) > archive.MOST_FILES or room < 0:
+                raise TransferRefused(f"the pod tells of more files than {archive.MOST_FILES}, or of longer names")
+        return files, _done(message)
 
     async def pieces(self, area: Area) -> AsyncGenerator[bytes]:
         """The area as a tar stream of ours. Raises TransferRefused, StreamEnded."""

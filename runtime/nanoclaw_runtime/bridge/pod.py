@@ -241,6 +241,8 @@ class _Talk:
                 await errands.run(channel.speaking(TO_POD, largest=bridge.LARGEST_INPUT))
         except OSError as error:
             _log.info("bridge.errand-over", reason=str(error))
+        except Exception:  # noqa: BLE001 - the stream goes on
+            _log.exception("bridge.errand-broke")
 
     async def _up(self) -> None:
         while not self._stopping.is_set():

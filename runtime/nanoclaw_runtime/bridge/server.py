@@ -117,15 +117,13 @@ class BridgeServer:
             await stream.send_on(key[-1])
             async with asyncio.timeout(MET):
                 met = await awaited
+            yield met.errand
         except TimeoutError:
             raise StreamEnded(f"the pod of group {folder!r} did not connect once more") from None
         finally:
             del self._awaited[key]
-            awaited.cancel()
-        try:
-            yield met.errand
-        finally:
-            met.over.set()
+            if not awaited.cancel():  # it came, if only in the moment in which nobody waited any more
+                awaited.result().over.set()
 
     def _able(self, folder: str) -> Stream | None:
         """The stream of the group's youngest pod that can be sent on errands."""

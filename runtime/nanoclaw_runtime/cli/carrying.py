@@ -92,16 +92,22 @@ async def _download(remote: Remote, root: Path, area: Area, folder: str | None) 
 
 async def _patiently(step: Callable[[], Awaitable[_Done]]) -> _Done:
     """Do a step that may be repeated, again when it broke off or could not be done at this moment."""
-    begun = time.monotonic()
+    first: float | None = None
     while True:
         try:
             return await step()
         except (Away, Refused) as error:
-            starting = isinstance(error, Refused) and error.status == UNAVAILABLE
-            patience = UNTIL_MOUNTED if starting else PATIENCE
-            if (isinstance(error, Refused) and not starting) or time.monotonic() - begun > patience:
+            first = first or time.monotonic()  # the step itself may take long
+            if time.monotonic() - first > _patience(error):
                 raise
         await asyncio.sleep(RECONNECT)
+
+
+def _patience(error: Away | Refused) -> float:
+    """Seconds for which a step is tried again that failed so."""
+    if isinstance(error, Refused):
+        return UNTIL_MOUNTED if error.status == UNAVAILABLE else -1
+    return PATIENCE
 
 
 async def remove_files(remote: Remote, paths: Sequence[str], area: Area) -> int:
