@@ -170,11 +170,20 @@ async def on_docker(engine, echo_agent, tmp_path):
         yield host
 
 
-async def test_a_household_moves_to_docker_and_back(installation, on_docker, directions, tmp_path):
+@pytest.fixture(params=[("job", Transport.VOLUME), ("bridge", Transport.BRIDGE)], ids=lambda side: side[0])
+async def side(request, installation):
+    """The name of what the cluster's side is in the meantime."""
+    name, transport = request.param
+    await asyncio.to_thread(installation.change, runtime(transport=str(transport)))
+    yield name
+    await asyncio.to_thread(installation.change, runtime(transport=str(Transport.VOLUME)))
+
+
+async def test_a_household_moves_to_docker_and_back(installation, side, on_docker, directions, tmp_path):
     on_cluster = command_line(installation)
-    with kept(directions, "job → docker, by export and import"):
+    with kept(directions, f"{side} → docker, by export and import"):
         await moves(on_cluster, on_docker, tmp_path / "there")
-    with kept(directions, "docker → job, by export and import"):
+    with kept(directions, f"docker → {side}, by export and import"):
         await moves(on_docker, on_cluster, tmp_path / "back", "--replace")
 
 
