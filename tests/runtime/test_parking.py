@@ -15,6 +15,7 @@ from nanoclaw_runtime.contract.config import (
     Transport,
     Warm,
 )
+from nanoclaw_runtime.controller import parking
 from nanoclaw_runtime.controller.parking import Means, Parking
 from nanoclaw_runtime.controller.status import Warmth
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
@@ -259,6 +260,27 @@ async def test_a_dead_agent_is_not_taken_and_is_gone_when_all_is_settled(yard):
     assert dead.stopped
     assert not yard.parking.owns(dead.ref.session)
     await yard.starts("a", "new")
+
+
+async def test_a_session_does_not_wait_for_an_agent_on_a_lost_node(yard, monkeypatch):
+    """Nobody there says that it is gone, and it is told so for a minute each time."""
+    monkeypatch.setattr(parking, "GONE_WITHIN", 0.05)
+    await yard.until_parked("a", "b", "c")
+    await yard.looked()
+    lost = next(agent for agent in yard.backend.parked.values() if agent.ref.folder == "a")
+    silence = asyncio.Event()
+
+    async def stop(*, grace):
+        lost.stopped = True
+        await silence.wait()
+
+    lost.stop = stop
+    yard.groups["a"] = yard.groups["a"].model_copy(update={"warm": Warm.NEVER})
+    await yard.until(lambda: lost.stopped)
+    assert yard.parking.take("a") is None
+    async with asyncio.timeout(20):
+        await yard.parking.settled("a")
+    assert yard.parking.owns(lost.ref.session)  # it is told again
 
 
 # Dropping

@@ -53,6 +53,9 @@ SETTLE: Final = 0.1
 STOP_AGAIN: Final = 30.0
 """Seconds until an agent is dropped again that did not go."""
 
+GONE_WITHIN: Final = 10.0
+"""Seconds for which a session waits for an agent that is being dropped: one on a lost node does not go."""
+
 NO_GRACE: Final = timedelta(0)
 
 _log = structlog.get_logger(__name__)
@@ -123,9 +126,14 @@ class Parking:
         return agent.session
 
     async def settled(self, folder: str) -> None:
-        """Return when nothing that was begun for the group is under way, or after the time a start may take."""
+        """Return when nothing that was begun for the group is under way, or after the time a start may take.
+
+        An agent that is dropped is not waited for that long: whoever starts the next one sees whether it may still act.
+        """
         if (task := self._under_way.get(folder)) is not None:
-            await asyncio.wait({task}, timeout=self._means.config.start_timeout)
+            agent = self._agents.get(folder)
+            leaves = agent is not None and agent.stop_at is not None
+            await asyncio.wait({task}, timeout=GONE_WITHIN if leaves else self._means.config.start_timeout)
 
     def wanted(self, folder: str) -> ParkedAgent | None:
         """The group's parked agent, whatever the budget says: one is begun where there is none and none is going.
