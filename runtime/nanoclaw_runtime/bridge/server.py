@@ -122,7 +122,8 @@ class BridgeServer:
             raise StreamEnded(f"the pod of group {folder!r} did not connect once more") from None
         finally:
             del self._awaited[key]
-            if not awaited.cancel():  # it came, if only in the moment in which nobody waited any more
+            awaited.cancel()
+            if not awaited.cancelled():  # it came, if only in the moment in which nobody waited any more
                 awaited.result().over.set()
 
     def _able(self, folder: str) -> Stream | None:
