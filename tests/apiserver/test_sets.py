@@ -28,7 +28,7 @@ from nanoclaw_runtime.kube.resources import JOBS, PODS, STATEFUL_SETS, Resource
 from nanoclaw_runtime.kube.retry import ATTEMPTS
 from tests.support import fault_proxy
 from tests.support.fault_proxy import FaultProxy
-from tests.support.plans import plan
+from tests.support.plans import plan, ready
 
 pytestmark = pytest.mark.apiserver
 
@@ -176,7 +176,7 @@ async def test_no_parked_agent_has_its_input_beside_another_agent_of_the_group(
         await hands.make_pod()
         await hands.make_another()
         await backend.pods.find(lambda pod: pod.metadata.name == "other", Deadline.after(PATIENCE))
-        starting = asyncio.create_task(backend.start(SessionSpec(given, b"{}")))
+        starting = asyncio.create_task(backend.start(SessionSpec(given, ready(b"{}"))))
         await hands.scaled_to_zero()
         await hands.take_pod()
         with pytest.raises(SessionFailed, match="still runs in the same group"):
@@ -190,7 +190,9 @@ async def test_a_start_that_waits_for_the_last_pod_of_its_set_can_be_cancelled_a
     await hands.make_pod()
     await hands.tell(PODS, POD, {"phase": "Succeeded"})
     async with next_process(hands) as backend:
-        starting = asyncio.create_task(backend.start(SessionSpec(plan("main", "s2", pattern=Pattern.STATEFULSET), b"")))
+        starting = asyncio.create_task(
+            backend.start(SessionSpec(plan("main", "s2", pattern=Pattern.STATEFULSET), ready(b"")))
+        )
         await hands.scaled_to_zero()
         starting.cancel()
         async with asyncio.timeout(PATIENCE):
@@ -220,7 +222,7 @@ async def test_a_parked_agent_on_a_lost_node_keeps_no_message_waiting(
         running |= {"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
         await hands.tell(PODS, "lost", {"phase": "Running", "containerStatuses": [running]})
         with pytest.raises(SessionFailed):
-            await backend.start(SessionSpec(parked, b"{}"))
+            await backend.start(SessionSpec(parked, ready(b"{}")))
         await hands.client.delete(PODS, "lost", namespace=hands.namespace)
         await backend.pods.until(
             "lost",
