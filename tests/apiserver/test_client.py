@@ -23,6 +23,7 @@ from nanoclaw_runtime.kube.errors import (
     Unavailable,
 )
 from nanoclaw_runtime.kube.resources import CONFIG_MAPS, JOBS, PODS, ConfigMap, Resource
+from nanoclaw_runtime.kube.services import ServicePort
 from nanoclaw_runtime.kube.watch import Watch
 from nanoclaw_runtime.manifests.job import agent_job
 from tests.apiserver.conftest import write_kubeconfig
@@ -137,7 +138,7 @@ async def test_the_command_line_learns_version_and_rights(controller: KubeClient
 
 async def test_a_service_without_endpoints_is_the_api_servers_own_error(admin: KubeClient, namespace: str) -> None:
     with pytest.raises(NotFound):
-        await admin.request_service(namespace, "nobody", "http", "GET", "/health")
+        await ServicePort(admin, namespace, "nobody", "http").request("GET", "/health")
 
 
 async def test_events_of_an_object_come_oldest_first(admin: KubeClient, namespace: str) -> None:

@@ -1,7 +1,6 @@
 """To a controller on a cluster: through the API server's service proxy, with nothing but a kubeconfig.
 
-The API server needs `services/proxy` of us and keeps the Authorization header for itself, so the
-controller's token travels in a header of its own.
+How the API server is asked is `kube.services`; here is whom, and what its refusals mean to a person.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from nanoclaw_runtime.cli.transport import Headers
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound, StreamLost, Unavailable
+from nanoclaw_runtime.kube.services import ServicePort
 
 
 class ServiceProxy:
@@ -24,6 +24,7 @@ class ServiceProxy:
     def __init__(self, client: KubeClient, namespace: str) -> None:
         self.client = client
         self.namespace = namespace
+        self._service = ServicePort(client, namespace, names.CONTROLLER, names.API_PORT_NAME)
 
     @classmethod
     async def connect(cls, target: Target) -> Self:
@@ -40,20 +41,15 @@ class ServiceProxy:
 
     async def request(self, method: str, path: str, *, body: Any, headers: Headers) -> tuple[int, bytes]:
         with _told():
-            return await self.client.request_service(
-                self.namespace, names.CONTROLLER, names.API_PORT_NAME, method, path, json=body, headers=headers
-            )
+            return await self._service.request(method, path, json=body, headers=headers)
 
     async def upload(self, path: str, *, content: AsyncIterable[bytes], headers: Headers) -> tuple[int, bytes]:
         with _told():
-            return await self.client.upload_service(
-                self.namespace, names.CONTROLLER, names.API_PORT_NAME, path, content=content, headers=headers
-            )
+            return await self._service.upload(path, content=content, headers=headers)
 
     async def stream(self, path: str, headers: Headers) -> AsyncGenerator[bytes]:
-        stream = self.client.stream_service(self.namespace, names.CONTROLLER, names.API_PORT_NAME, path, headers)
         with _told():
-            async with contextlib.aclosing(stream) as chunks:
+            async with contextlib.aclosing(self._service.stream(path, headers)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 

@@ -16,6 +16,7 @@ from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.gateway import OPERATIONS_PORT_NAME, UsageList, UsedView
 from nanoclaw_runtime.kube.errors import KubeError, NotFound
+from nanoclaw_runtime.kube.services import ServicePort
 
 
 def usage(
@@ -41,9 +42,8 @@ async def _asked(remote: Remote, days: int) -> Sequence[UsedView]:
     since = (datetime.now(UTC) - timedelta(days=days - 1)).date()
     cluster = remote.cluster
     try:
-        status, body = await cluster.client.request_service(
-            cluster.namespace, names.GATEWAY, OPERATIONS_PORT_NAME, "GET", f"/usage?since={since}"
-        )
+        gateway = ServicePort(cluster.client, cluster.namespace, names.GATEWAY, OPERATIONS_PORT_NAME)
+        status, body = await gateway.request("GET", f"/usage?since={since}")
     except NotFound as error:
         raise CommandFailed(
             "there is no model gateway here, so nobody counts; write gateway.enabled: true in the stack"

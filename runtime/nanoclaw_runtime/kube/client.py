@@ -1,34 +1,40 @@
 """Calls to the API server: plain dicts in, plain dicts out, errors of one tree.
 
-Every request of the runtime passes `_send`. Bodies go out as they are, the server checks them
-strictly; statuses become errors in one place; calls that may be repeated are, within a budget.
-Watches (`watch`), attach (`attach`) and what things mean (`diagnose`) are not here.
+Bodies go out as they are, the server checks them strictly; statuses become errors in one place;
+calls that may be repeated are, within a budget. How a request is sent is `http`. Watches (`watch`),
+attach (`attach`), calls of Services (`services`) and what things mean (`diagnose`) are not here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
 import msgspec
-from kubernetes.aio.client import ApiClient
 
 from nanoclaw_runtime.kube.connection import Connection, connect
 from nanoclaw_runtime.kube.deadline import Deadline
 from nanoclaw_runtime.kube.errors import (
     AlreadyExists,
     KubeError,
-    StreamLost,
     Target,
     Unavailable,
     error_of,
-    status_document,
+)
+from nanoclaw_runtime.kube.http import (
+    CONNECT_TIMEOUT,
+    TRANSPORT,
+    Request,
+    read_body,
+    read_chunk,
+    sent,
+    serialized,
+    unreachable,
 )
 from nanoclaw_runtime.kube.resources import EVENTS, PODS, Event, Resource, slim
 from nanoclaw_runtime.kube.retry import ATTEMPTS, RetryBudget, pause, worth_it
@@ -41,30 +47,19 @@ CALL_TIMEOUT: Final = 10.0
 """Seconds for one try of a call; the API server's own objective is one second."""
 CALL_BUDGET: Final = 30.0
 """Seconds for a call with its retries, unless the caller's deadline is nearer."""
-CONNECT_TIMEOUT: Final = 10.0
 PAGE: Final = 500
 """Objects of one answer to a list, as kubectl has it."""
 
 _APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}  # JSON is YAML
 _MERGE: Final = {"Content-Type": "application/merge-patch+json"}
-_TRANSPORT = (aiohttp.ClientError, TimeoutError, OSError)
-
-
-@dataclass(frozen=True)
-class _Request:
-    method: str
-    path: str
-    target: Target
-    query: tuple[tuple[str, str], ...] = ()
-    body: Any = None
-    headers: Mapping[str, str] | None = None
 
 
 class KubeClient:
     """One API server, as one user. Use it as an async context manager, or `close` it."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
+        """For the rest of `kube`."""
         self._budget = RetryBudget()
         self.namespace = connection.namespace
         """Of the kubeconfig's context, or of the pod we run in; meant wherever none is named."""
@@ -78,7 +73,7 @@ class KubeClient:
         return cls(await connect(kubeconfig, context))
 
     async def close(self) -> None:
-        await self._connection.close()
+        await self.connection.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -237,7 +232,7 @@ class KubeClient:
         repeat: bool = True,
     ) -> bytes:
         """As `request`, for callers that decode the answer themselves."""
-        request = _Request(method, path, target, tuple(query), body, headers)
+        request = Request(method, path, target, tuple(query), body, headers)
         deadline = (deadline or Deadline.never()).within(CALL_BUDGET)
         async with deadline.enforce(target):
             attempt = 0
@@ -315,81 +310,6 @@ class KubeClient:
         answer = await self.request("POST", path, Target("create", "selfsubjectaccessreviews"), body=review)
         return bool(answer["status"].get("allowed"))
 
-    async def request_service(
-        self,
-        namespace: str,
-        service: str,
-        port_name: str,
-        method: str,
-        path: str,
-        *,
-        json: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> tuple[int, bytes]:
-        """Status and body of a request to a Service, through the API server; needs `services/proxy`.
-
-        The API server takes the Authorization header for itself, so the service's own token
-        travels in another one. Raises a KubeError when the API server refuses or finds no
-        endpoint; what the service itself answers is returned, whatever its status. Not repeated.
-        """
-        target = Target(method.lower(), "services/proxy", namespace, service)
-        address = _proxy_path(namespace, service, port_name, path)
-        request = _Request(method, address, target, body=json, headers=headers)
-        limits = aiohttp.ClientTimeout(total=CALL_BUDGET, sock_connect=CONNECT_TIMEOUT)
-        async with _sent(self._connection.calls, request, limits) as response:
-            content = await read_body(response, target)
-            if response.status >= 400 and status_document(content) is not None:
-                raise error_of(target, response.status, response.headers, content)
-            return response.status, content
-
-    async def upload_service(
-        self,
-        namespace: str,
-        service: str,
-        port_name: str,
-        path: str,
-        *,
-        content: AsyncIterable[bytes],
-        headers: Mapping[str, str],
-    ) -> tuple[int, bytes]:
-        """As `request_service`, for a PUT of content that is made while it is sent, however long that takes."""
-        target = Target("put", "services/proxy", namespace, service)
-        client = self._connection.streams
-        request = _Request("PUT", _proxy_path(namespace, service, port_name, path), target, headers=headers)
-        _, url, sent, *_ = await _serialized(client, request)
-        rest = client.rest_client
-        assert rest.pool_manager is not None
-        try:
-            async with rest.pool_manager.request(
-                "PUT",
-                url,
-                headers=sent,
-                data=content,
-                proxy=rest.proxy,
-                proxy_headers=rest.proxy_headers,
-                server_hostname=client.configuration.tls_server_name or None,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
-            ) as response:
-                answer = await read_body(response, target)
-        except _TRANSPORT as error:
-            raise _unreachable(target, error) from error
-        if response.status >= 400 and status_document(answer) is not None:
-            raise error_of(target, response.status, response.headers, answer)
-        return response.status, answer
-
-    async def stream_service(
-        self, namespace: str, service: str, port_name: str, path: str, headers: Mapping[str, str] | None = None
-    ) -> AsyncGenerator[bytes]:
-        """The body of a GET to a Service in chunks, for as long as it goes on.
-
-        Raises a KubeError for every status of 400 or above, StreamLost when it breaks off.
-        """
-        target = Target("get", "services/proxy", namespace, service)
-        address = _proxy_path(namespace, service, port_name, path)
-        async with self.stream("GET", address, target, headers=headers) as response:
-            while chunk := await read_chunk(response, target):
-                yield chunk
-
     # For the rest of `kube`.
 
     @contextlib.asynccontextmanager
@@ -408,8 +328,8 @@ class KubeClient:
         `read_timeout` is in seconds between two pieces. Raises a KubeError for a refusal.
         """
         limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=read_timeout)
-        request = _Request(method, path, target, tuple(query), headers=headers)
-        async with _sent(self._connection.streams, request, limits) as response:
+        request = Request(method, path, target, tuple(query), headers=headers)
+        async with sent(self.connection.streams, request, limits) as response:
             if response.status >= 400:
                 raise error_of(target, response.status, response.headers, await read_body(response, target))
             yield response
@@ -421,8 +341,8 @@ class KubeClient:
 
         Raises a KubeError when the upgrade is refused.
         """
-        client = self._connection.streams
-        _, url, headers, *_ = await _serialized(client, _Request("GET", path, target, tuple(query)))
+        client = self.connection.streams
+        _, url, headers, *_ = await serialized(client, Request("GET", path, target, tuple(query)))
         rest = client.rest_client
         assert rest.pool_manager is not None
         try:
@@ -440,78 +360,24 @@ class KubeClient:
         except aiohttp.WSServerHandshakeError as error:
             refusal = f"the upgrade to a WebSocket was refused with status {error.status}"
             raise error_of(target, error.status, error.headers or {}, refusal.encode()) from error
-        except _TRANSPORT as error:
-            raise _unreachable(target, error) from error
+        except TRANSPORT as error:
+            raise unreachable(target, error) from error
 
     def _place(self, resource: Resource, namespace: str) -> str:
         return (namespace or self.namespace) if resource.namespaced else ""
 
-    async def _once(self, request: _Request) -> bytes:
+    async def _once(self, request: Request) -> bytes:
         limits = aiohttp.ClientTimeout(total=CALL_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
-        async with _sent(self._connection.calls, request, limits) as response:
+        async with sent(self.connection.calls, request, limits) as response:
             content = await read_body(response, request.target)
         if response.status >= 400:
             raise error_of(request.target, response.status, response.headers, content)
         return content
 
 
-@contextlib.asynccontextmanager
-async def _sent(
-    client: ApiClient, request: _Request, limits: aiohttp.ClientTimeout
-) -> AsyncIterator[aiohttp.ClientResponse]:
-    method, url, headers, body, _ = await _serialized(client, request)
-    try:
-        answer = await client.call_api(method, url, headers, body, _request_timeout=limits)
-    except _TRANSPORT as error:
-        raise _unreachable(request.target, error) from error
-    response: aiohttp.ClientResponse = answer.response
-    try:
-        yield response
-    finally:
-        _leave(response)
-
-
-def _leave(response: aiohttp.ClientResponse) -> None:
-    """Give up what is not read yet. A connection whose answer was read to its end went back to the pool before.
-
-    At once: a farewell over TLS would keep the socket until the server answers it, maybe longer than we run.
-    """
-    if response.connection is not None and response.connection.transport is not None:
-        response.connection.transport.abort()
-    response.close()
-
-
-async def _serialized(client: ApiClient, request: _Request) -> tuple[Any, ...]:
-    headers = {"Accept": "application/json, */*", "Content-Type": "application/json"} | dict(request.headers or {})
-    # Reads the service account's token anew when it has rotated, and runs kubeconfig plug-ins.
-    return await client.param_serialize(
-        request.method, request.path, None, list(request.query), headers, request.body, auth_settings=["BearerToken"]
-    )
-
-
-async def read_chunk(response: aiohttp.ClientResponse, target: Target) -> bytes:
-    """The next piece of a stream, empty at its end. Raises StreamLost."""
-    try:
-        return await response.content.readany()
-    except _TRANSPORT as error:
-        raise StreamLost(target, f"the stream broke off ({_told(error)})") from error
-
-
-async def read_body(response: aiohttp.ClientResponse, target: Target) -> bytes:
-    """The whole answer. Raises Unavailable when it breaks off."""
-    try:
-        return await response.read()
-    except _TRANSPORT as error:
-        raise _unreachable(target, error) from error
-
-
 def selectors(labels: str, fields: str) -> list[tuple[str, str]]:
     """The query of a label and a field selector, without those that are empty."""
     return [(key, value) for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value]
-
-
-def _proxy_path(namespace: str, service: str, port_name: str, path: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/services/{service}:{port_name}/proxy/{path.lstrip('/')}"
 
 
 def _decoded(target: Target, content: bytes) -> Manifest:
@@ -522,11 +388,3 @@ def _decoded(target: Target, content: bytes) -> Manifest:
     if not isinstance(document, dict):
         raise Unavailable(target, "the answer is not an object")
     return document
-
-
-def _unreachable(target: Target, error: BaseException) -> Unavailable:
-    return Unavailable(target, f"the API server cannot be reached ({_told(error)}); check network and address")
-
-
-def _told(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -23,8 +23,9 @@ import aiohttp
 import msgspec
 import structlog
 
-from nanoclaw_runtime.kube.client import PAGE, KubeClient, read_chunk, selectors
+from nanoclaw_runtime.kube.client import PAGE, KubeClient, selectors
 from nanoclaw_runtime.kube.errors import KubeError, StreamLost, Target, error_of
+from nanoclaw_runtime.kube.http import read_chunk
 from nanoclaw_runtime.kube.lines import LineSplitter
 from nanoclaw_runtime.kube.resources import Object, Resource, Slim
 from nanoclaw_runtime.kube.retry import jitter, pause, worth_it
