@@ -71,6 +71,25 @@ class Hands:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": made["spec"]}
         await self.client.create(PODS, pod, namespace=self.namespace)
 
+    async def make_lost_pod(self, session: str) -> None:
+        """Of the session's Job, on a node that will not say that it is gone."""
+        made = await self.client.get(JOBS, names.job("main", session), namespace=self.namespace)
+        metadata = made["spec"]["template"]["metadata"] | {"name": "lost", "finalizers": ["example.com/node"]}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": made["spec"]["template"]["spec"]}
+        await self.client.create(PODS, pod, namespace=self.namespace)
+        running = {"name": "agent", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
+        running |= {"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
+        await self.tell(PODS, "lost", {"phase": "Running", "containerStatuses": [running]})
+
+    async def take_lost_pod(self, backend: ClusterBackend) -> None:
+        """As the node's controller does; it stays."""
+        await self.client.delete(PODS, "lost", namespace=self.namespace)
+        await backend.pods.until(
+            "lost",
+            lambda pod: pod is not None and pod.metadata.deletion_timestamp is not None,
+            Deadline.after(PATIENCE),
+        )
+
     async def scaled_to_zero(self) -> None:
         while (await self.client.get(STATEFUL_SETS, SET, namespace=self.namespace))["spec"]["replicas"]:
             await asyncio.sleep(0.05)
@@ -214,21 +233,28 @@ async def test_a_parked_agent_on_a_lost_node_keeps_no_message_waiting(
     parked = replace(plan("main", "s1", start_timeout=5), parked=True)
     async with next_process(hands) as backend:
         await backend.prepare(parked)
-        made = await hands.client.get(JOBS, names.job("main", "s1"), namespace=hands.namespace)
-        metadata = made["spec"]["template"]["metadata"] | {"name": "lost", "finalizers": ["example.com/node"]}
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": made["spec"]["template"]["spec"]}
-        await hands.client.create(PODS, pod, namespace=hands.namespace)
-        running = {"name": "agent", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
-        running |= {"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
-        await hands.tell(PODS, "lost", {"phase": "Running", "containerStatuses": [running]})
+        await hands.make_lost_pod("s1")
         with pytest.raises(SessionFailed):
             await backend.start(SessionSpec(parked, ready(b"{}")))
-        await hands.client.delete(PODS, "lost", namespace=hands.namespace)
-        await backend.pods.until(
-            "lost",
-            lambda pod: pod is not None and pod.metadata.deletion_timestamp is not None,
-            Deadline.after(PATIENCE),
-        )
+        await hands.take_lost_pod(backend)
         await backend.prepare(replace(parked, ref=replace(parked.ref, session="s2")))
+        assert await hands.client.get(JOBS, names.job("main", "s2"), namespace=hands.namespace)
+    await hands.client.merge(PODS, "lost", {"metadata": {"finalizers": None}}, namespace=hands.namespace)
+
+
+async def test_nor_does_one_that_an_earlier_process_parked_and_gave_no_input(hands: Hands) -> None:
+    """The node took its controller along. Whether it had an input is in the database."""
+    parked = replace(plan("main", "s1", start_timeout=2), parked=True)
+    async with next_process(hands) as backend:
+        await backend.prepare(parked)
+    await hands.make_lost_pod("s1")
+    async with next_process(hands) as backend:
+        assert [session.parked for session in await backend.running()] != [None]
+        await hands.take_lost_pod(backend)
+        following = replace(parked, ref=replace(parked.ref, session="s2"))
+        with pytest.raises(SessionFailed):
+            await backend.prepare(following)
+        backend.never_fed("s1")
+        await backend.prepare(following)
         assert await hands.client.get(JOBS, names.job("main", "s2"), namespace=hands.namespace)
     await hands.client.merge(PODS, "lost", {"metadata": {"finalizers": None}}, namespace=hands.namespace)

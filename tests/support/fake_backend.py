@@ -113,6 +113,8 @@ class FakeBackend:
         self.parks = parks
         self.agents: list[FakeAgent] = []
         self.parked: dict[str, FakeAgent] = {}
+        self.unfed: set[str] = set()
+        """Parked agents that were found again, and are known never to have had an input."""
         self.refusals: list[Diagnosis] = []
         self.asked: list[SessionPlan] = []
         """What was to be parked."""
@@ -165,6 +167,9 @@ class FakeBackend:
         if agent is None or agent.exit_code is not None:
             return None
         return agent.ref.folder not in self.compiling
+
+    def never_fed(self, session: str) -> None:
+        self.unfed.add(session)
 
     def _nobody_in(self, folder: str) -> None:
         """The real ones wait for a predecessor to be gone; nobody should have to here."""

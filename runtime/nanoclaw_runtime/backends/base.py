@@ -87,6 +87,13 @@ class Backend(Protocol):
         """
         ...
 
+    def never_fed(self, session: str) -> None:
+        """The caller's records say of a parked session that was found again that it never had an input.
+
+        So it bars no other one of its group, even if its node does not say that it is gone.
+        """
+        ...
+
     async def running(self) -> list[RunningSession]:
         """Every session that is alive or has ended a short while ago, whoever started it; parked ones, too.
 

@@ -86,7 +86,7 @@ class ClusterBackend:
         self._parked: dict[str, tuple[Vehicle, Holder]] = {}
         """By session: those that have had no input from us."""
         self._never_fed: set[str] = set()
-        """Sessions this process parked that never had an input: their pods write nothing, whatever becomes of them."""
+        """Parked sessions that certainly never had an input: their pods write nothing, whatever becomes of them."""
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._nodes: dict[str, str] = {}
         """Of each group's last pod."""
@@ -144,6 +144,11 @@ class ClusterBackend:
         if over(pod) or pod.metadata.deletion_timestamp is not None or diagnose.hopeless_start(pod, CONTAINER):
             return None
         return pod.ready
+
+    def never_fed(self, session: str) -> None:
+        """See `Backend.never_fed`."""
+        if session in self._parked:
+            self._never_fed.add(session)
 
     async def running(self) -> list[RunningSession]:
         """See `Backend.running`: the sessions of this installation whose pod is not being taken away."""

@@ -96,6 +96,9 @@ class DockerBackend:
     def waits(self, session: str) -> None:
         """See `Backend.waits`."""
 
+    def never_fed(self, session: str) -> None:
+        """See `Backend.never_fed`."""
+
     async def _start(self, plan: SessionPlan, stdin: bytes, deadline: Deadline) -> DockerSession:
         ref, name = plan.ref, container_name(plan)
         client = await self._docker.open(*agent_run(plan, self.host), stdin=True)
