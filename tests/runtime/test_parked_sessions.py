@@ -68,6 +68,7 @@ async def test_what_was_parked_is_taken_after_a_restart(house):
     (session,) = house.backend.parked
     await house.restart()
     await until_warm(house)
+    assert house.backend.unfed == {session}
     await house.send("again")
     agent = await answered(house, 1, "two")
     assert agent.ref.session == session
@@ -81,6 +82,7 @@ async def test_a_session_that_began_in_a_parked_agent_is_adopted_after_a_restart
     while not house.controller.sessions() or house.controller.sessions()[0].state != "working":
         await asyncio.sleep(0.005)
     await house.restart()
+    assert house.backend.unfed == set()
     await agent.say("two")
     assert await house.answers(2) == ["one", "two"]
     assert not agent.stopped

@@ -414,7 +414,7 @@ async def test_the_next_process_takes_up_what_was_parked(yard):
     yard.begin(await yard.backend.running())
     await yard.looked()
     assert yard.adopted == [True, True, True]
-    assert set(yard.backend.parked) == yard.backend.unfed == sessions
+    assert set(yard.backend.parked) == sessions
     assert yard.parking.take("b") in sessions
 
 

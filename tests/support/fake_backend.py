@@ -168,6 +168,10 @@ class FakeBackend:
             return None
         return agent.ref.folder not in self.compiling
 
+    async def once_parked(self) -> set[str]:
+        others = [*self.parked.values(), *(agent for agent in self.agents if agent.parked is not None)]
+        return {agent.ref.session for agent in others if agent.exit_code is None}
+
     def never_fed(self, session: str) -> None:
         self.unfed.add(session)
 

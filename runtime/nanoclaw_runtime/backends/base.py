@@ -87,8 +87,12 @@ class Backend(Protocol):
         """
         ...
 
+    async def once_parked(self) -> set[str]:
+        """Sessions that were parked and are not over, those that are on their way out among them."""
+        ...
+
     def never_fed(self, session: str) -> None:
-        """The caller's records say of a parked session that was found again that it never had an input.
+        """The caller's records say of one of these that it never had an input.
 
         So it bars no other one of its group, even if its node does not say that it is gone.
         """

@@ -145,10 +145,14 @@ class ClusterBackend:
             return None
         return pod.ready
 
+    async def once_parked(self) -> set[str]:
+        """See `Backend.once_parked`. Of pods of other nodes only the controllers there know whether they had any."""
+        pods = await self._pods.alive(f"{labels.AGENT_SELECTOR},{labels.KIND}={labels.PARKED}")
+        return {pod.metadata.label(labels.SESSION) for pod in pods if _node(pod) == self._node}
+
     def never_fed(self, session: str) -> None:
         """See `Backend.never_fed`."""
-        if session in self._parked:
-            self._never_fed.add(session)
+        self._never_fed.add(session)
 
     async def running(self) -> list[RunningSession]:
         """See `Backend.running`: the sessions of this installation whose pod is not being taken away."""
@@ -296,7 +300,7 @@ class ClusterBackend:
             await self._pods.look_again(others, deadline)
 
     def _elsewhere(self, pod: Pod) -> bool:
-        return self._apart and (pod.metadata.annotations or {}).get(labels.NODE, self._node) != self._node
+        return self._apart and _node(pod) not in {None, self._node}
 
     def _harmless(self, pod: Pod) -> bool:
         """It is on its way out and never had an input, so it may stay on a lost node for as long as it likes."""
@@ -419,6 +423,11 @@ class ClusterBackend:
             await vehicle.remove(holder)
         except (KubeError, SessionFailed) as error:
             log.error("session.left-behind", session=holder.ref.session, error=str(error))  # noqa: TRY400
+
+
+def _node(pod: Pod) -> str | None:
+    """The node it belongs to, where that was said when it was made."""
+    return (pod.metadata.annotations or {}).get(labels.NODE)
 
 
 def _ended_unfed(pod: Pod) -> Diagnosis:

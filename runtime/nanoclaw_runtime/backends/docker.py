@@ -96,6 +96,10 @@ class DockerBackend:
     def waits(self, session: str) -> None:
         """See `Backend.waits`."""
 
+    async def once_parked(self) -> set[str]:
+        """See `Backend.once_parked`: nobody."""
+        return set()
+
     def never_fed(self, session: str) -> None:
         """See `Backend.never_fed`."""
 

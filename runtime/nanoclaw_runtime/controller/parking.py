@@ -161,7 +161,6 @@ class Parking:
         folder, session, now = running.ref.folder, running.ref.session, self._now()
         if folder in self._agents:
             return False
-        self._means.backend.never_fed(session)
         self._agents[folder] = ParkedAgent(folder, session, now, running, running.parked, changed=now, adopted=True)
         _log.info("parked agent adopted", group=folder, session=session)
         self.changed()

@@ -333,6 +333,7 @@ class Runs:
     async def adopt(self) -> None:
         """Stay with the agents of earlier processes, and see to what became of those that are gone."""
         store, found = self._around.store, await self._around.backend.running()
+        await self._tell_never_fed()
         records = {record.id: record for record in await store.open_sessions()}
         for running in found:
             record = records.pop(running.ref.session, None)
@@ -347,6 +348,12 @@ class Runs:
                     await self._lost(record)
         for record in records.values():
             await self._lost(record)
+
+    async def _tell_never_fed(self) -> None:
+        """Which of the pods that were parked had no input, be they on their way out: only the store knows."""
+        for session in await self._around.backend.once_parked():
+            if await self._around.store.session(session) is None:
+                self._around.backend.never_fed(session)
 
     async def _never_began(self, running: RunningSession) -> bool:
         """It is parked still; what once was stays labelled so when its session is over."""
