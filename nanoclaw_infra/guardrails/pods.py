@@ -18,6 +18,7 @@ _VERSIONS = {"Job": "batch/v1", "StatefulSet": "apps/v1"}
 
 
 def pods(config: ControllerConfig) -> Admission:
+    """Everything that is asked of a pod, and only when it is made."""
     return Admission(
         "agent-pods",
         "Agents' pods come from those alone, have no rights and no Secrets, run the configured image, and mount what "

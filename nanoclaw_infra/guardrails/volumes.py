@@ -39,6 +39,7 @@ def variables(config: ControllerConfig) -> dict[str, str]:
 
 
 def volumes(config: ControllerConfig) -> tuple[Rule, ...]:
+    """Which volumes a pod has, and which of its containers mounts which of them; needs `variables`."""
     allowlist = config.mount_allowlist
     claims = [source.name for source in allowlist.claims] if allowlist else []
     config_maps = [source.name for source in allowlist.config_maps] if allowlist else []

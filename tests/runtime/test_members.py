@@ -160,7 +160,8 @@ async def test_a_group_of_a_node_that_is_gone_is_told_of_with_its_node_and_how_l
     answer = await street.send("lost")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert answer.json()["detail"] == (
-        "group 'lost' is on node 'n3', which has not been seen for 3 min; its data is there"
+        "group 'lost' is on node 'n3', which has not been seen for 3 min; its data is there: "
+        "try again when that node is back"
     )
 
 

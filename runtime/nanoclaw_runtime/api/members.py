@@ -101,7 +101,9 @@ class Forwarding:
             return problem(error.status_code, error.detail)
         except httpx.HTTPError as error:
             _log.warning("request not passed on", group=folder, node=place.node, reason=_told(error))
-            return _later(f"group {folder!r} is on {place.trouble}; its data is there")
+            return _later(
+                f"group {folder!r} is on {place.trouble}; its data is there: try again when that node is back"
+            )
 
     async def _passed_on(self, place: Place, scope: Scope, content: AsyncIterator[bytes] | None) -> Response:
         if not place.address:
