@@ -179,6 +179,7 @@ async def side(request, installation):
     await asyncio.to_thread(installation.change, runtime(transport=str(Transport.VOLUME)))
 
 
+@pytest.mark.timeout(600)  # two changes of the stack, and a pod for each group on each way
 async def test_a_household_moves_to_docker_and_back(installation, side, on_docker, directions, tmp_path):
     on_cluster = command_line(installation)
     with kept(directions, f"{side} → docker, by export and import"):
