@@ -178,6 +178,19 @@ REFUSED = [
 ]
 
 
+def of_size(size, keyword="size"):
+    """A file whose size is told by a header in front of its own."""
+    record = f" {keyword}={size}\n"
+    return [({"type": tarfile.XHDTYPE}, f"{len(record) + 2}{record}".encode()), ({"name": "x"}, b"")]
+
+
+REFUSED += [
+    pytest.param(of_size(-1), "-1 bytes", id="of negative size, told in front of it"),
+    pytest.param(of_size(-1, "GNU.sparse.realsize"), "-1 bytes", id="of negative size, told as with holes"),
+    pytest.param(of_size(-1024), "-1024 bytes", id="of a size that leads back"),
+]
+
+
 @pytest.mark.parametrize(("members", "told"), REFUSED)
 def test_a_bad_archive_changes_nothing(here, members, told):
     written(here, {"a": b"old"})
@@ -309,6 +322,13 @@ def test_what_does_not_move_is_not_passed_on():
     sent = tar(({"name": ".env"}, b"KEY"), (link, b""), ({"name": "src/a"}, b"a"))
     with tarfile.open(fileobj=io.BytesIO(sifted(sent))) as opened:
         assert opened.getnames() == ["src/a"]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(("members", "told"), [each for each in REFUSED if each.id != "larger than any volume"])
+def test_what_is_refused_where_files_come_in_is_not_passed_on_either(members, told):
+    with pytest.raises(TransferRefused, match=told):
+        sifted(tar(*members), archive.everything)
 
 
 @pytest.mark.parametrize("wrong", ["../a", "/a", "a/../../b", f"{'a' * 300}"])

@@ -324,6 +324,7 @@ async def liar(bridged, answers, token="team s1"):
         pytest.param([tar(("/etc/passwd", b"x", {}))], id="absolute"),
         pytest.param([b"\xff" * 100_000], id="no archive"),
         pytest.param([tar(("a", b"x" * 1000, {}), end=False)[:600]], id="cut off within a file"),
+        pytest.param([tar(("p", b"11 size=-1\n", {"type": tarfile.XHDTYPE}), ("a", b"", {}))], id="of negative size"),
     ],
 )
 async def test_no_path_outside_and_nothing_but_an_archive_passes_through(bridged, bad):

@@ -201,7 +201,7 @@ def _member(path: str, file: Any, *, size: int, modified: float, runnable: bool)
     info.mode = RUNNABLE_MODE if runnable else FILE_MODE
     yield info.tobuf(tarfile.PAX_FORMAT)
     left = size
-    while left:
+    while left > 0:
         piece = file.read(min(PIECE, left)) or b"\0" * min(PIECE, left)
         left -= len(piece)
         yield piece
@@ -223,6 +223,8 @@ def _members(read: Callable[[int], bytes]) -> Iterator[tuple[tarfile.TarFile, ta
         for count, member in enumerate(archive):
             if count >= MOST_FILES:
                 raise TransferRefused(f"the archive has more than {MOST_FILES} entries; send fewer at once")
+            if member.size < 0:  # of a header that is read behind the one that `_Header` has seen
+                raise tarfile.ReadError(f"a file of {member.size} bytes")
             if not member.isdir():
                 yield archive, member
             archive.members = []  # type: ignore[attr-defined]  # it would remember every one of them
