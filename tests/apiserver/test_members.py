@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from nanoclaw_dev.cluster.control_plane import ControlPlane
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import Groups, GroupSpec, NodelocalSettings
 from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, NODELOCAL_RULES, Rule
@@ -22,6 +23,7 @@ from nanoclaw_runtime.members.membership import Membership
 from nanoclaw_runtime.members.presence import DRAIN, Presence, lease_name
 from nanoclaw_runtime.members.record import KEY, Record, RecordInvalid, Replaced, watch_record
 from nanoclaw_runtime.telemetry import Metrics
+from tests.support.fault_proxy import FaultProxy
 from tests.support.objects import config_map
 
 pytestmark = pytest.mark.apiserver
@@ -144,6 +146,40 @@ async def test_three_members_share_the_groups_and_a_lost_one_keeps_all_but_guest
         assert sorted(again.served) == sorted(stranded)
         await until(lambda: "guest" not in again.holdings.groups())
         assert (await record(controller, namespace)).groups == after
+
+
+async def test_nobody_counts_as_gone_for_the_time_in_which_the_api_server_was(
+    apiserver: ControlPlane, controller: KubeClient, namespace: str, tmp_path
+) -> None:
+    """All were silent then. Who is first when it is back must not take what the others have."""
+    async with FaultProxy(apiserver) as proxy, await KubeClient.connect(proxy.kubeconfig(tmp_path)) as client:
+        async with Node(controller, namespace, "n2", tmp_path / "n2").live() as other:
+            await until(lambda: other.presence.told)
+        presence = Presence(
+            client,
+            namespace=namespace,
+            node="n1",
+            address="n1:8080",
+            gone_after=SETTINGS.gone_after,
+            holds=dict,
+            identity="n1/1",
+        )
+        life = asyncio.create_task(presence.run())
+
+        def silent() -> float:
+            return next(each.silent for each in presence.members() if each.node == "n2")
+
+        await until(lambda: "n2" in presence.peers())
+        proxy.away = True
+        await until(lambda: presence.peers()["n2"].silent > 2 * SETTINGS.gone_after)
+        assert silent() < SETTINGS.gone_after
+        looks = proxy.requests.count("list")
+        proxy.away = False
+        await proxy.seen("list", looks + 2)
+        assert silent() < SETTINGS.gone_after
+        await until(lambda: silent() > SETTINGS.gone_after)  # it is gone indeed
+        life.cancel()
+        await asyncio.gather(life, return_exceptions=True)
 
 
 async def test_a_lost_record_is_made_anew_from_what_the_nodes_have(three, controller, admin, namespace) -> None:

@@ -67,6 +67,8 @@ class FaultProxy:
         self._pending: dict[str, deque[Fault]] = {"watch": deque(), "list": deque(), "call": deque()}
         self.requests: list[str] = []
         """Kinds of the requests so far, in order."""
+        self.away = False
+        """While it is set nothing is forwarded: every request is answered with 503."""
         self._news = asyncio.Condition()
         self.url = ""
 
@@ -127,6 +129,8 @@ class FaultProxy:
         async with self._news:
             self.requests.append(kind)
             self._news.notify_all()
+        if self.away:
+            return web.Response(status=503)
         headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP_BY_HOP}
         url = f"{self._server}{request.path_qs}"
         async with self._session.request(request.method, url, headers=headers, data=await request.read()) as upstream:

@@ -82,6 +82,7 @@ class Presence:
         self._holds = holds
         self._seen: dict[str, _Seen] = {}
         self._began = 0.0
+        self._looked = float("-inf")
         self._renewed = float("-inf")
         self.known = asyncio.Event()
 
@@ -114,12 +115,12 @@ class Presence:
         }
 
     def members(self) -> list[Member]:
-        """As the assignment takes them."""
+        """As the assignment takes them: silent for the time in which we would have heard them, and no longer."""
         now = _now()
         return [
             Member(
                 node,
-                silent=0.0 if node == self._node else now - seen.changed,
+                silent=0.0 if node == self._node else self._looked - seen.changed,
                 present=now - seen.first,
                 draining=_annotation(seen.lease, DRAIN) == "true",
                 holds=_held(seen.lease),
@@ -166,13 +167,14 @@ class Presence:
             deadline=Deadline.after(self._period),
         )
         now, before = _now(), self._seen
-        self._seen = {}
+        blind = now - self._looked > self._gone_after / 2  # as the others may have been, who could not renew then
+        self._looked, self._seen = now, {}
         for lease in (slim(item, Lease) for item in found):
             node = _annotation(lease, NODE)
             if not node or lease.metadata.name != lease_name(node):
                 continue
             last = before.get(node)
-            same = last is not None and last.lease.beat == lease.beat
+            same = last is not None and last.lease.beat == lease.beat and not blind
             self._seen[node] = _Seen(lease, last.first if last else now, last.changed if last and same else now)
         self.known.set()
 
