@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import tarfile
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -125,6 +126,40 @@ def test_a_folder_that_is_a_link_is_not_read(there, tmp_path):
 
 def test_a_folder_that_is_not_there_has_no_files(tmp_path):
     assert paths(tmp_path / "missing") == []
+
+
+@pytest.mark.parametrize(
+    "deep", [pytest.param(True, id="folders of empty folders"), pytest.param(False, id="a folder with no end of files")]
+)
+def test_a_walk_ends_wherever_an_agent_leads_it(there, monkeypatch, deep):
+    monkeypatch.setattr(archive, "MOST_FILES", 50)
+    for each in range(10):
+        for inner in range(10):
+            (there / f"{each}/{inner}").mkdir(parents=True) if deep else (there / f"{each}{inner}").touch()
+    with pytest.raises(TransferRefused, match="more than 50 files and folders"):
+        archive.listing(there)
+
+
+def test_a_walk_does_not_have_all_names_of_a_folder_in_memory(there):
+    written(there, {f"{each:0240d}": b"" for each in range(3000)})
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in archive.walked(there)) == 3000
+        assert tracemalloc.get_traced_memory()[1] < 3000 * 240 / 4
+    finally:
+        tracemalloc.stop()
+
+
+def test_names_that_would_fill_the_memory_are_refused_out_and_in(there, here, monkeypatch):
+    wide = "\N{GRINNING FACE}" * 50
+    written(there, {f"{wide}/{each}": b"" for each in range(6)})
+    archived = [*archive.pack(there, paths(there))]
+    monkeypatch.setattr(archive, "MOST_NAMES", 1100)  # characters are 300
+    with pytest.raises(TransferRefused, match="1100 bytes of names"):
+        archive.listing(there)
+    with pytest.raises(TransferRefused, match="1100 bytes of names"):
+        archive.unpack(here, stream(*archived))
+    assert names(here) == []
 
 
 def test_a_path_that_is_not_wanted_moves_in_no_direction(there, here):

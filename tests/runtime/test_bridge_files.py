@@ -355,7 +355,7 @@ async def test_of_an_archive_only_plain_files_pass_through(bridged):
         pytest.param([Found([File("../x", 1, 1)])], id="a path outside"),
         pytest.param([Found([File("/x", 1, 1)])], id="an absolute path"),
         pytest.param([Found([File("x" * 300, 1, 1)])], id="too long a name"),
-        pytest.param([Found([File("a", 1, 1)] * 5000) for _ in range(50)], id="too many files"),
+        pytest.param([Found([File("a", 1, 1)] * 500)] * 401, id="too many files"),
     ],
 )
 async def test_a_listing_that_cannot_be_one_is_refused(bridged, bad):
@@ -365,9 +365,16 @@ async def test_a_listing_that_cannot_be_one_is_refused(bridged, bad):
 
 
 async def test_longer_names_than_fit_into_memory_are_refused(bridged, monkeypatch):
-    monkeypatch.setattr(controllers_end, "LARGEST_LISTING", 1000)
-    async with liar(bridged, [Found([File(f"{'x' * 100}{number}", 1, 1) for number in range(20)]), Done()]):
-        with pytest.raises(TransferRefused, match="longer names"):
+    monkeypatch.setattr(archive, "MOST_NAMES", 1000)
+    wide = "\N{GRINNING FACE}" * 30
+    async with liar(bridged, [Found([File(f"{wide}{number}", 1, 1) for number in range(20)]), Done()]):
+        with pytest.raises(TransferRefused, match="1000 bytes of names"):
+            await listed(bridged)
+
+
+async def test_more_files_in_one_message_than_there_are_is_none(bridged):
+    async with liar(bridged, [Found([File("a", 1, 1)] * 400_000), Done()]):
+        with pytest.raises(StreamEnded, match="400000 files at once"):
             await listed(bridged)
 
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Final, Self
 
 from nanoclaw_runtime.bridge.errands import (
+    FILES_AT_ONCE,
     PATIENCE,
     Done,
     Failed,
@@ -29,8 +30,6 @@ from nanoclaw_runtime.domain.errors import TransferRefused
 from nanoclaw_runtime.domain.transfer import Area, FileFacts, FileList, FilesTaken, moves
 from nanoclaw_runtime.ipc import archive, streams
 
-LARGEST_LISTING: Final = 32 * 1024 * 1024
-"""Characters of all paths of an area together."""
 LISTED: Final = 600.0
 """Seconds for a listing."""
 RATE: Final = 400
@@ -57,12 +56,13 @@ class Errand:
         return FileList(files=tuple(sorted(files, key=lambda file: file.path)), left_out=_number(done.left_out))
 
     async def _found(self) -> tuple[list[FileFacts], Done]:
-        files, room = list[FileFacts](), LARGEST_LISTING
+        files, bounds = list[FileFacts](), archive.Bounds("the area, as its pod tells,")
         while isinstance(message := await self._following(), Found):
-            files += [_facts(file.path, file.size, file.modified) for file in message.files]
-            room -= sum(len(file.path) for file in message.files)
-            if len(files) > archive.MOST_FILES or room < 0:
-                raise TransferRefused(f"the pod tells of more files than {archive.MOST_FILES}, or of longer names")
+            if len(message.files) > FILES_AT_ONCE:
+                raise StreamEnded(f"{len(message.files)} files at once; {FILES_AT_ONCE} are the most")
+            for file in message.files:
+                bounds.count(file.path)
+                files.append(_facts(file.path, file.size, file.modified))
         return files, _done(message)
 
     async def pieces(self, area: Area) -> AsyncGenerator[bytes]:

@@ -8,7 +8,6 @@ then put in place file by file: an archive that breaks off, or names a place out
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import os
 import secrets
@@ -26,7 +25,9 @@ from nanoclaw_runtime.ipc.descriptors import make_folder, opened_folder, remove_
 PIECE: Final = 256 * 1024
 """Bytes that are read at once."""
 MOST_FILES: Final = 200_000
-"""Of one area, and of one archive."""
+"""Files and folders of one area, and of one archive."""
+MOST_NAMES: Final = 16 * 1024 * 1024
+"""Bytes of all their paths together: a list of them is in memory more than once, in wider characters."""
 DEEPEST: Final = 64
 """Folders above a file; deeper ones are left out."""
 RESERVE: Final = 64 * 1024 * 1024
@@ -54,10 +55,26 @@ Wanted = Callable[[str], bool]
 """Whether a path below the area moves at all; asked for folders, too."""
 
 
+class Bounds:
+    """How much of an area or an archive is looked at: an agent may make it to have no end, or to fill the memory."""
+
+    def __init__(self, where: str, remedy: str = "remove caches and what else can be made again") -> None:
+        self._where, self._remedy = where, remedy
+        self._files, self._names = 0, 0
+
+    def count(self, path: str) -> None:
+        """One more file or folder. Raises TransferRefused."""
+        self._files += 1
+        self._names += len(os.fsencode(path))
+        if self._files > MOST_FILES or self._names > MOST_NAMES:
+            most = f"{MOST_FILES} files and folders, or {MOST_NAMES} bytes of names"
+            raise TransferRefused(f"{self._where} has more than {most}; {self._remedy}")
+
+
 def listing(root: Path, wanted: Wanted = everything) -> FileList:
     """The plain files below `root`, by path; none when there is no such folder.
 
-    Raises OSError, and TransferRefused for more than `MOST_FILES`.
+    Raises OSError, and TransferRefused for more than `Bounds` let through.
     """
     found = list(walked(root, wanted))
     files = [file for file in found if file is not None]
@@ -67,10 +84,7 @@ def listing(root: Path, wanted: Wanted = everything) -> FileList:
 def walked(root: Path, wanted: Wanted = everything) -> Iterator[FileFacts | None]:
     """As `listing`, one after the other and in any order; None for each thing that does not move."""
     with contextlib.suppress(FileNotFoundError), opened_folder(root) as folder:
-        for count, found in enumerate(_below(folder, "", DEEPEST, wanted)):
-            if count >= MOST_FILES:
-                raise _too_many(root.name)
-            yield found
+        yield from _Walk(root.name, wanted).below(folder, "", DEEPEST)
 
 
 def path_below(path: str) -> str:
@@ -157,42 +171,37 @@ def remove(root: Path, paths: Sequence[str]) -> int:
     return removed
 
 
-def _below(folder: int, prefix: str, depth: int, wanted: Wanted) -> Iterator[FileFacts | None]:
-    """The plain files; None for each thing that does not move."""
-    for name in _names(folder):
-        path = f"{prefix}{name}"
-        if not prefix and name.startswith(_STAGING):
-            continue
-        if not _is_text(name):
-            yield None
-        elif wanted(path):
-            yield from _entry(folder, name, path, depth, wanted)
+class _Walk:
+    """Through an area. Of a folder that is open no more than one name is in memory: there may be any number."""
 
+    def __init__(self, where: str, wanted: Wanted) -> None:
+        self._wanted, self._bounds = wanted, Bounds(where)
 
-def _names(folder: int) -> list[str]:
-    with os.scandir(folder) as entries:
-        found = sorted(entry.name for entry in itertools.islice(entries, MOST_FILES + 1))
-    if len(found) > MOST_FILES:
-        raise _too_many("a folder of it")
-    return found
+    def below(self, folder: int, prefix: str, depth: int) -> Iterator[FileFacts | None]:
+        """The plain files; None for each thing that does not move."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = f"{prefix}{entry.name}"
+                self._bounds.count(path)
+                if not prefix and entry.name.startswith(_STAGING):
+                    continue
+                if not _is_text(entry.name):
+                    yield None
+                elif self._wanted(path):
+                    yield from self._entry(folder, entry.name, path, depth)
 
-
-def _too_many(where: str) -> TransferRefused:
-    return TransferRefused(f"{where} has more than {MOST_FILES} files; remove caches and what else can be made again")
-
-
-def _entry(folder: int, name: str, path: str, depth: int, wanted: Wanted) -> Iterator[FileFacts | None]:
-    try:
-        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if stat.S_ISREG(facts.st_mode):
-            yield FileFacts(path=path, size=facts.st_size, modified=_time(facts.st_mtime))
-        elif stat.S_ISDIR(facts.st_mode) and depth:
-            with opened_folder(name, folder) as inner:
-                yield from _below(inner, f"{path}/", depth - 1, wanted)
-        else:
-            yield None
-    except OSError:
-        yield None  # it went away, or is not for us to read
+    def _entry(self, folder: int, name: str, path: str, depth: int) -> Iterator[FileFacts | None]:
+        try:
+            facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISREG(facts.st_mode):
+                yield FileFacts(path=path, size=facts.st_size, modified=_time(facts.st_mtime))
+            elif stat.S_ISDIR(facts.st_mode) and depth:
+                with opened_folder(name, folder) as inner:
+                    yield from self.below(inner, f"{path}/", depth - 1)
+            else:
+                yield None
+        except OSError:
+            yield None  # it went away, or is not for us to read
 
 
 def _member(path: str, file: Any, *, size: int, modified: float, runnable: bool) -> Iterator[bytes]:
@@ -220,9 +229,9 @@ def _judged() -> Iterator[None]:
 def _members(read: Callable[[int], bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """What is in a tar stream but for folders, one after the other."""
     with tarfile.open(mode="r|", fileobj=cast("Any", _Source(read)), tarinfo=_Header) as archive:
-        for count, member in enumerate(archive):
-            if count >= MOST_FILES:
-                raise TransferRefused(f"the archive has more than {MOST_FILES} entries; send fewer at once")
+        bounds = Bounds("the archive", "send fewer at once")
+        for member in archive:
+            bounds.count(member.name)
             if member.size < 0:  # of a header that is read behind the one that `_Header` has seen
                 raise tarfile.ReadError(f"a file of {member.size} bytes")
             if not member.isdir():
