@@ -454,7 +454,7 @@ class ControllerConfig(ContractModel):
     session_timeout: float = Field(default=1800, gt=0)
     """Seconds of silence after which a session is stopped, never less than `idleTimeout` + 30."""
     start_timeout: float = Field(default=120, gt=0)
-    """Seconds from asking for a session's pod to its agent having the input; also for one that is parked to wait for it."""
+    """Seconds from asking for a session's pod to its agent having the input; also for a parked one to wait for it."""
     close_grace: float = Field(default=20, gt=0)
     """Seconds an agent gets after being asked to end; it needs about six."""
     deadline: float = Field(default=86_400, ge=3600)
