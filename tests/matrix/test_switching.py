@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from nanoclaw_dev.matrix import Cell, Verdict
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import Pattern, Transport
 from nanoclaw_runtime.kube.client import KubeClient
@@ -20,7 +21,6 @@ from nanoclaw_runtime.store.records import RecordedState
 from tests.matrix.columns import RUNTIME, Column
 from tests.matrix.installations import up, up_on_nodes
 from tests.matrix.place import OnCluster
-from tests.matrix.play import Cell, Verdict
 from tests.matrix.scene import Scene, state_of
 from tests.support.command_line import CommandLine
 from tests.support.docker_host import DockerHost
