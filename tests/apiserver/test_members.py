@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,7 +13,7 @@ from nanoclaw_dev.cluster.control_plane import ControlPlane
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import Groups, GroupSpec, NodelocalSettings
 from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, NODELOCAL_RULES, Rule
-from nanoclaw_runtime.domain.assignment import Assignments
+from nanoclaw_runtime.domain.assignment import Assigned, Assignments
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Conflict
 from nanoclaw_runtime.kube.lease import LEASES, Election, Timing, replace
@@ -61,11 +62,12 @@ class Node:
             holds=self.holdings.groups,
             identity=f"{node}/1",
         )
-        self.membership = Membership(node, SETTINGS, self.presence, self.holdings)
+        written = Record(client, namespace, node)
+        self.membership = Membership(node, SETTINGS, self.presence, self.holdings, written.look)
         election = Election(client, names.ASSIGNER_LEASE, f"{node}/1", namespace=namespace, timing=QUICK)
         assigner = Assigner(
             election,
-            Record(client, namespace, node),
+            written,
             presence=self.presence,
             membership=self.membership,
             settings=SETTINGS,
@@ -155,15 +157,7 @@ async def test_nobody_counts_as_gone_for_the_time_in_which_the_api_server_was(
     async with FaultProxy(apiserver) as proxy, await KubeClient.connect(proxy.kubeconfig(tmp_path)) as client:
         async with Node(controller, namespace, "n2", tmp_path / "n2").live() as other:
             await until(lambda: other.presence.told)
-        presence = Presence(
-            client,
-            namespace=namespace,
-            node="n1",
-            address="n1:8080",
-            gone_after=SETTINGS.gone_after,
-            holds=dict,
-            identity="n1/1",
-        )
+        presence = alone(client, namespace)
         life = asyncio.create_task(presence.run())
 
         def silent() -> float:
@@ -180,6 +174,56 @@ async def test_nobody_counts_as_gone_for_the_time_in_which_the_api_server_was(
         await until(lambda: silent() > SETTINGS.gone_after)  # it is gone indeed
         life.cancel()
         await asyncio.gather(life, return_exceptions=True)
+
+
+async def test_a_member_that_counts_again_looks_what_became_of_its_groups_before_it_takes_them_up(
+    apiserver: ControlPlane, controller: KubeClient, namespace: str, tmp_path
+) -> None:
+    """Its watch of the record may come back later than the API server does."""
+    writer = Record(controller, namespace, "n2")
+
+    def of(node: str) -> Assignments:
+        guest = Assigned(node=node, since=datetime.now(UTC), generation=1)
+        return Assignments(term=1, groups={"guest": guest})
+
+    async def as_watched() -> AsyncGenerator[Assignments]:
+        yield of("n1")
+        await asyncio.Event().wait()
+
+    await writer.take()
+    found, _ = await writer.read()
+    await writer.write(found, of("n1"))
+    served: list[list[str]] = []
+    async with FaultProxy(apiserver) as proxy, await KubeClient.connect(proxy.kubeconfig(tmp_path)) as client:
+        holdings = Holdings(tmp_path)
+        presence = alone(client, namespace)
+        membership = Membership("n1", SETTINGS, presence, holdings, Record(client, namespace, "n1").look)
+
+        async def serve() -> None:
+            async for groups in membership.own():
+                served.append([each.folder for each in groups.groups])  # noqa: PERF401 - it never ends
+
+        lives = [presence.run(), membership.follow_groups(declared()), membership.follow_record(as_watched()), serve()]
+        tasks = [asyncio.create_task(life) for life in lives]
+        await until(lambda: served == [["guest"]])
+        proxy.away = True
+        await until(lambda: served == [["guest"], []])
+        found, _ = await writer.read()
+        await writer.write(found, of("n2"))
+        proxy.away = False
+        await until(lambda: membership.node_of("guest") == "n2" or served[-1])
+        assert served == [["guest"], []]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def alone(client: KubeClient, namespace: str) -> Presence:
+    """Of `n1`."""
+    gone_after = SETTINGS.gone_after
+    return Presence(
+        client, namespace=namespace, node="n1", address="n1:8080", gone_after=gone_after, holds=dict, identity="n1/1"
+    )
 
 
 async def test_a_lost_record_is_made_anew_from_what_the_nodes_have(three, controller, admin, namespace) -> None:

@@ -394,13 +394,19 @@ class Alive:
 
 
 async def test_a_message_is_not_handed_over_while_a_session_may_still_begin_with_it_here(tmp_path):
-    membership = Membership("n1", NodelocalSettings(), Alive(), Holdings(tmp_path))
+    def at(node):
+        return Assignments(groups={"a": Assigned(node=node, since=datetime.now(UTC), generation=1)})
+
+    async def as_it_is():
+        return at("n1")
+
+    membership = Membership("n1", NodelocalSettings(), Alive(), Holdings(tmp_path), as_it_is)
 
     async def groups():
         yield Groups(groups=[GroupSpec(folder="a", name="a")])
 
     async def record(node):
-        yield Assignments(groups={"a": Assigned(node=node, since=datetime.now(UTC), generation=1)})
+        yield at(node)
 
     await membership.follow_groups(groups())
     await membership.follow_record(record("n1"))

@@ -111,7 +111,8 @@ class Member:
             holds=holdings.groups,
             identity=identity,
         )
-        self.membership = membership = Membership(node, nodelocal, presence, holdings)
+        record = Record(client, namespace, node)
+        self.membership = membership = Membership(node, nodelocal, presence, holdings, record.look)
         election = Election(client, names.ASSIGNER_LEASE, identity, namespace=namespace)
         metrics.watch_age_seconds.labels("pods").set_function(lambda: backend.pods.age)
         self.means = Means(
@@ -134,7 +135,7 @@ class Member:
         )
         assigner = Assigner(
             election,
-            Record(client, namespace, node),
+            record,
             presence=presence,
             membership=membership,
             settings=nodelocal,

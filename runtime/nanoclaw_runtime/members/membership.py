@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -17,6 +17,8 @@ import structlog
 from nanoclaw_runtime.api.places import Place
 from nanoclaw_runtime.contract.config import Groups, GroupSpec, NodelocalSettings
 from nanoclaw_runtime.domain.assignment import Assignments, movable
+from nanoclaw_runtime.domain.errors import NanoclawError
+from nanoclaw_runtime.kube.errors import KubeError
 from nanoclaw_runtime.members.holdings import Holdings
 from nanoclaw_runtime.members.presence import Presence
 
@@ -29,12 +31,22 @@ _log = structlog.get_logger(__name__)
 class Membership:
     """Of one member. `follow_groups` and `follow_record` feed it, `own` is what its host serves."""
 
-    def __init__(self, node: str, settings: NodelocalSettings, presence: Presence, holdings: Holdings) -> None:
+    def __init__(
+        self,
+        node: str,
+        settings: NodelocalSettings,
+        presence: Presence,
+        holdings: Holdings,
+        read: Callable[[], Awaitable[Assignments]],
+    ) -> None:
+        """`read` asks for the record as it is now."""
         self.node = node
         """See `Elsewhere`."""
-        self._settings, self._presence, self._holdings = settings, presence, holdings
+        self._settings, self._presence, self._holdings, self._read = settings, presence, holdings, read
         self._declared: dict[str, GroupSpec] | None = None
         self._record: Assignments | None = None
+        self._current = False
+        """It was read since the others may last have counted us as gone, and given our groups away."""
         self._served: frozenset[str] = frozenset()
         self._held: frozenset[str] = frozenset()
         """What our host has, be it served or about to be put down."""
@@ -67,6 +79,7 @@ class Membership:
         last: Groups | None = None
         while True:
             self._changed.clear()
+            await self._catch_up()
             found = self._own()
             if found is not None and found != last:
                 folders = frozenset(group.folder for group in found.groups)
@@ -78,6 +91,18 @@ class Membership:
                 self._served, self._held, last = folders, folders, found
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), LOOK)
+
+    async def _catch_up(self) -> None:
+        """Behind a time in which we did not count as alive, see what became of our groups before taking them up."""
+        if not self._presence.believed:
+            self._current = False
+        elif not self._current:
+            try:
+                found = await self._read()
+            except (KubeError, NanoclawError) as error:
+                _log.warning("assignments not read", node=self.node, reason=str(error))
+            else:  # one that is lost takes nobody's groups away
+                self._record, self._current = found if found.groups else self._record, True
 
     # Where the others are
 
@@ -129,8 +154,8 @@ class Membership:
         return Groups(groups=tuple(group for group in self.declared if self._is_ours(group)))
 
     def _is_ours(self, group: GroupSpec) -> bool:
-        certain = self._presence.believed or not movable(group, self._settings)
-        return certain and self.node_of(group.folder) == self.node
+        certain = self._presence.believed and self._current
+        return (certain or not movable(group, self._settings)) and self.node_of(group.folder) == self.node
 
     async def _remember(self) -> None:
         """Which data here is the present one, those of groups that were removed from the stack among it."""

@@ -51,6 +51,10 @@ class Record:
         self._term = content.term
         return content
 
+    async def look(self) -> Assignments:
+        """What it says now, whoever writes it. Raises RecordInvalid or a KubeError."""
+        return (await self._read())[1]
+
     async def read(self) -> tuple[Manifest | None, Assignments]:
         """The object to write on, and what it says. Raises Replaced, RecordInvalid or a KubeError."""
         found, content = await self._read()
