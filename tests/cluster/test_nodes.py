@@ -135,6 +135,33 @@ def test_a_detachable_volume_goes_where_its_pod_goes(core, wide_namespace, names
     assert (text, node) == ("hello\n", third)
 
 
+def test_a_detachable_volume_is_refused_to_a_second_node_until_the_first_has_no_pod_with_it(
+    core, wide_namespace, names
+):
+    create_claim(core, wide_namespace, "disk", "ReadWriteOnce", storageClassName=render.DETACHABLE_CLASS)
+    first, _, third = names
+    create_pod(core, wide_namespace, "holder", "echo hello > /disk/file; sleep 1000", claims=("disk",), node=first)
+    awaited_pod(core, wide_namespace, "holder", "Running")
+    create_pod(core, wide_namespace, "waiting", "cat /disk/file", claims=("disk",), node=third)
+    awaited_refusal(core, wide_namespace, "waiting")
+    text, _ = written(core, wide_namespace, "beside", "cat /disk/file", claims=("disk",), node=first)
+    assert text == "hello\n"
+    assert core.read_namespaced_pod("waiting", wide_namespace).status.phase == "Pending"
+    core.delete_namespaced_pod("holder", wide_namespace, grace_period_seconds=1)
+    awaited_pod(core, wide_namespace, "waiting", "Succeeded")
+    assert core.read_namespaced_pod_log("waiting", wide_namespace) == "hello\n"
+
+
+def awaited_refusal(core, namespace, pod):
+    """Return when Kubernetes has said that the pod's volume is still at another node."""
+    awaited(
+        core.list_namespaced_event,
+        namespace,
+        field_selector=f"involvedObject.name={pod},reason=FailedAttachVolume",
+        until=lambda change: "Multi-Attach error for volume" in change["object"].message,
+    )
+
+
 def test_pods_of_all_nodes_reach_a_service_by_name_and_a_pod_by_address(core, wide_namespace, names):
     create_pod(core, wide_namespace, "web", SERVE, node=names[0])
     create_service(core, wide_namespace, "web")
@@ -192,14 +219,9 @@ def test_pods_of_a_node_without_power_run_elsewhere_and_it_comes_back(core, wide
     node.power_off()
     node.await_state(ready=False)
     assert node.init() is None
-    replaced = awaited(
-        *listing,
-        until=lambda change: (
-            change["object"].status.phase == "Running" and change["object"].spec.node_name != node.name
-        ),
-    )
-    eventually(lambda: written_by(replaced) == [lost.metadata.name, replaced.metadata.name])
-    # Nobody knows whether the lost one still runs, until somebody says so.
+    replacement = awaited(*listing, until=lambda change: change["object"].spec.node_name not in {None, node.name})
+    # Nobody knows whether the lost one still runs, and writes to the disk, until somebody says that it does not.
+    awaited_refusal(core, wide_namespace, replacement.metadata.name)
     still = core.read_namespaced_pod(lost.metadata.name, wide_namespace)
     assert still.metadata.deletion_timestamp is not None
     node.out_of_service()
@@ -208,6 +230,8 @@ def test_pods_of_a_node_without_power_run_elsewhere_and_it_comes_back(core, wide
         resource_version=still.metadata.resource_version,
         until=lambda change: change["type"] == "DELETED" and change["object"].metadata.name == lost.metadata.name,
     )
+    awaited_pod(core, wide_namespace, replacement.metadata.name, "Running")
+    eventually(lambda: written_by(replacement) == [lost.metadata.name, replacement.metadata.name])
 
     node.in_service()
     node.power_on()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nanoclaw_dev.cluster import render
+from nanoclaw_dev.cluster import disks, render
 from nanoclaw_dev.cluster.provisioner import SELECTED, folder_name, given_back, volume_for
 
 FOLDER = Path("/volumes/one")
@@ -36,9 +36,10 @@ def test_a_volume_for_many_nodes_can_be_mounted_on_all():
     assert term(volume) == {"key": "kubernetes.io/hostname", "operator": "Exists"}
 
 
-def test_a_volume_that_can_be_detached_goes_wherever_its_pod_goes():
+def test_a_volume_that_can_be_detached_is_a_disk_and_bound_to_no_node():
     volume = volume_for(claim("ReadWriteOnce"), DETACHABLE, FOLDER)
-    assert term(volume) == {"key": "kubernetes.io/hostname", "operator": "Exists"}
+    assert disks.folder_of(volume) == FOLDER
+    assert "nodeAffinity" not in volume["spec"]
     assert volume["spec"]["accessModes"] == ["ReadWriteOnce"]
     assert volume["spec"]["storageClassName"] == render.DETACHABLE_CLASS
 

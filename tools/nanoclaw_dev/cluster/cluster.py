@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from nanoclaw_dev import system
-from nanoclaw_dev.cluster import cgroups, dns, network, render
+from nanoclaw_dev.cluster import cgroups, disks, dns, network, render
 from nanoclaw_dev.cluster.control_plane import API_SERVER, BOOT, GRACE, ControlPlane, locked
 from nanoclaw_dev.cluster.instance import MOST_NODES, Instance
 from nanoclaw_dev.cluster.node import Node
@@ -146,6 +146,8 @@ class Cluster:
     def _start(self, step: Step) -> None:
         self._shape.record(self.instance)
         network.create_bridge(self.instance)
+        for plugins in (self.instance.volume_plugins, *(node.place.volume_plugins for node in self.nodes)):
+            disks.install(plugins)
         self.control_plane.launch(step)
         for node in self.nodes:
             step.note(f"{node.name}: namespaces and containerd")

@@ -153,6 +153,11 @@ class Instance:
         return self.folder / "volumes"
 
     @property
+    def volume_plugins(self) -> Path:
+        """Where the controller manager looks for drivers of volumes."""
+        return self.folder / "volume-plugins"
+
+    @property
     def processes(self) -> Path:
         return self.folder / "processes"
 
@@ -229,3 +234,8 @@ class NodePlace:
     @property
     def network_plugins(self) -> Path:
         return self.folder / "cni"
+
+    @property
+    def volume_plugins(self) -> Path:
+        """Where the kubelet looks for drivers of volumes."""
+        return self.folder / "volume-plugins"

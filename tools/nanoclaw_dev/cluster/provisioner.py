@@ -2,10 +2,9 @@
 
 Runs as a process of its own beside the control plane. A claim of our class gets a volume when the
 scheduler has chosen a node for its first pod; a volume whose claim is gone loses its folder.
-ReadWriteOnce volumes belong to that node, as a disk in it would, or, of the detachable class, to
-whichever node the pod is on, as a disk in the network does; ReadWriteMany ones can be mounted on
-all: the nodes share one machine. No sizes are enforced, and raw block devices are not offered.
-Nothing is attached: only ReadWriteOncePod keeps two nodes off one detachable volume.
+ReadWriteOnce volumes belong to that node, as a disk in it would; ReadWriteMany ones can be mounted
+on all: the nodes share one machine. Those of the detachable class are `disks`, which go where their
+pod goes and which one node has at a time. No sizes are enforced, and raw block devices are not offered.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from nanoclaw_dev.cluster import disks
 from nanoclaw_dev.cluster.api import Api
 from nanoclaw_dev.cluster.follow import Manifest, follow, instance_of_arguments
 from nanoclaw_dev.cluster.render import DETACHABLE, PROVISIONER
@@ -44,10 +44,7 @@ def volume_for(claim: Manifest, storage_class: Manifest, folder: Path) -> Manife
         return None
     if spec.get("volumeMode", "Filesystem") != "Filesystem":
         return None
-    anywhere = node is None or "ReadWriteMany" in spec["accessModes"] or _detachable(storage_class)
-    place = (
-        {"key": HOSTNAME, "operator": "Exists"} if anywhere else {"key": HOSTNAME, "operator": "In", "values": [node]}
-    )
+    source = disks.source(folder) if _detachable(storage_class) else _local(folder, node, spec["accessModes"])
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -68,9 +65,19 @@ def volume_for(claim: Manifest, storage_class: Manifest, folder: Path) -> Manife
                 "name": about["name"],
                 "uid": about["uid"],
             },
-            "local": {"path": str(folder)},
-            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [place]}]}},
+            **source,
         },
+    }
+
+
+def _local(folder: Path, node: str | None, modes: Sequence[str]) -> Manifest:
+    anywhere = node is None or "ReadWriteMany" in modes
+    place = (
+        {"key": HOSTNAME, "operator": "Exists"} if anywhere else {"key": HOSTNAME, "operator": "In", "values": [node]}
+    )
+    return {
+        "local": {"path": str(folder)},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [place]}]}},
     }
 
 
@@ -125,7 +132,7 @@ class Provisioner:
     def _on_volume(self, volume: Manifest) -> None:
         if not given_back(volume):
             return
-        folder = Path(volume["spec"]["local"]["path"])
+        folder = disks.folder_of(volume) or Path(volume["spec"]["local"]["path"])
         if folder.parent != self._folder:
             log.error("left %s alone: it is not below %s", folder, self._folder)
             return

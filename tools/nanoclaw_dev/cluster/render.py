@@ -49,7 +49,7 @@ class Binaries:
 
 @dataclass(frozen=True)
 class Timing:
-    """How soon a silent node is noticed and its pods are evicted; seconds, None for Kubernetes' own."""
+    """How soon a silent node is noticed and its pods are evicted: as Kubernetes has it, or within seconds."""
 
     fast_failure: bool = False
 
@@ -62,7 +62,11 @@ class Timing:
         return ["--node-monitor-period=1s", "--node-monitor-grace-period=8s"] if self.fast_failure else []
 
     def kubelet(self) -> dict[str, Any]:
-        return {"nodeStatusUpdateFrequency": "2s", "nodeLeaseDurationSeconds": 4} if self.fast_failure else {}
+        # With its status a kubelet says which disks it uses; once in 10 s, and each pod with a disk would wait for it.
+        soon = {"nodeStatusUpdateFrequency": "1s"}
+        if self.fast_failure:
+            return soon | {"nodeStatusReportFrequency": "2s", "nodeLeaseDurationSeconds": 4}
+        return soon | {"nodeStatusReportFrequency": "5m"}
 
 
 def requests(instance: Instance, address: str) -> tuple[Request, ...]:
@@ -201,8 +205,7 @@ def controller_manager(instance: Instance, binaries: Binaries, *, timing: Timing
         "--leader-elect=false",
         "--use-service-account-credentials",
         f"--service-account-private-key-file={key_pair(instance.certificates, 'tokens').key}",
-        # Made when missing, and by default outside of our folder.
-        f"--flex-volume-plugin-dir={instance.folder / 'volume-plugins'}",
+        f"--flex-volume-plugin-dir={instance.volume_plugins}",
         f"--root-ca-file={key_pair(instance.certificates, 'authority').certificate}",
         "--profiling=false",
         *timing.controller_manager(),
@@ -235,7 +238,7 @@ def _called_as(kubeconfig_file: Path) -> tuple[str, ...]:
 def storage_classes() -> list[dict[str, Any]]:
     """Folders on this machine, made once a pod needs them; the first is for claims that name no class.
 
-    A volume of one node stays on the node of its first pod, or, of the detachable class, goes with the pod.
+    A volume of one node stays on the node of its first pod, or, of the detachable class, is attached where its pod is.
     """
     common = {
         "apiVersion": "storage.k8s.io/v1",
@@ -279,7 +282,7 @@ def kubelet_configuration(place: NodePlace, *, timing: Timing) -> str:
             "clusterDNS": [place.instance.dns_service],
             "clusterDomain": CLUSTER_DOMAIN,
             "resolvConf": str(place.folder / "resolv.conf"),
-            "volumePluginDir": str(place.folder / "volume-plugins"),
+            "volumePluginDir": str(place.volume_plugins),
             "evictionHard": {
                 "memory.available": "100Mi",
                 "nodefs.available": "1%",
