@@ -298,6 +298,19 @@ def test_an_export_brings_everything_back(nanoclaw, there, tmp_path):
     assert (tmp_path / "back/data/ipc/family/input").is_dir()
 
 
+def test_a_name_that_an_agent_gave_a_file_does_nothing_to_the_terminal(nanoclaw, there, tmp_path):
+    nanoclaw.told("import", there.root, "--yes")
+    name = "\x1b]0;of the window\x07\nnanoclaw: all is well"
+    for path in (tmp_path / "here").rglob("groups/family"):
+        (path / name).touch()
+        os.truncate(path / name, 2**43)  # more than there is room for, and takes none
+    result = nanoclaw("export", tmp_path / "back")
+    assert result.exit_code == 1
+    assert "does not fit" in result.stderr
+    assert "\x1b" not in result.stderr
+    assert not [line for line in result.stderr.splitlines() if line.endswith("all is well")]
+
+
 def test_what_was_exported_is_here_already(nanoclaw, there, tmp_path):
     nanoclaw.told("import", there.root, "--yes")
     nanoclaw.do(lambda house: house.send("hello", "a", client_id="c1"))

@@ -63,7 +63,7 @@ def finish(work: Coroutine[Any, Any, bool]) -> None:
     try:
         good = asyncio.run(work)
     except NanoclawError as error:
-        typer.echo(f"nanoclaw: {error}", err=True)
+        typer.echo(f"nanoclaw: {render.printable(str(error))}", err=True)  # an agent may have named what is told of
         raise typer.Exit(1) from None
     if not good:
         raise typer.Exit(1)

@@ -285,7 +285,7 @@ class _Incoming:
         volume = os.fstatvfs(self._aside)
         if size < 0 or size > volume.f_bavail * volume.f_frsize - RESERVE:
             raise TransferRefused(
-                f"{path} has {size} bytes and does not fit on the volume; make it larger, or send less"
+                f"{path[:80]!r} has {size} bytes and does not fit on the volume; make it larger, or send less"
             )
 
 
