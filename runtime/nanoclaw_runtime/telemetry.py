@@ -60,115 +60,87 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.messages_accepted = Counter(
-            "nanoclaw_messages_accepted", "Messages committed and acknowledged.", registry=self.registry
-        )
-        self.answers = Counter("nanoclaw_answers", "Answers committed and published.", registry=self.registry)
-        self.sessions = Gauge(
-            "nanoclaw_sessions", "Sessions that are alive, by state.", ["state"], registry=self.registry
-        )
-        self.session_silent_seconds = Gauge(
+        self.messages_accepted = self._counter("nanoclaw_messages_accepted", "Messages committed and acknowledged.")
+        self.answers = self._counter("nanoclaw_answers", "Answers committed and published.")
+        self.sessions = self._gauge("nanoclaw_sessions", "Sessions that are alive, by state.", "state")
+        self.session_silent_seconds = self._gauge(
             "nanoclaw_session_silent_seconds",
             "Since the longest silent session of this state began, said or was given something; 0 when there is none.",
-            ["state"],
-            registry=self.registry,
+            "state",
         )
-        self.session_overdue_seconds = Gauge(
+        self.session_overdue_seconds = self._gauge(
             "nanoclaw_session_overdue_seconds",
             "Since the controller began to end the session that resists it longest; 0 when there is none.",
-            registry=self.registry,
         )
-        self.sessions_ended = Counter(
-            "nanoclaw_sessions_ended",
-            "Sessions that are over; `failure` is empty when one ended well.",
-            ["failure"],
-            registry=self.registry,
+        self.sessions_ended = self._counter(
+            "nanoclaw_sessions_ended", "Sessions that are over; `failure` is empty when one ended well.", "failure"
         )
-        self.groups_waiting = Gauge(
-            "nanoclaw_groups_waiting", "Groups with messages that wait for a free place.", registry=self.registry
-        )
-        self.groups_stranded = Gauge(
+        self.groups_waiting = self._gauge("nanoclaw_groups_waiting", "Groups with messages that wait for a free place.")
+        self.groups_stranded = self._gauge(
             "nanoclaw_groups_stranded",
             "Groups whose node is gone, and their data with it; of the one controller that assigns groups to nodes.",
-            registry=self.registry,
         )
-        self.longest_wait_seconds = Gauge(
+        self.longest_wait_seconds = self._gauge(
             "nanoclaw_longest_wait_seconds",
             "Since the group that waits longest for a free place began to; 0 when none waits.",
-            registry=self.registry,
         )
-        self.wait_seconds = Histogram(
-            "nanoclaw_wait_seconds",
-            "From a group beginning to wait for a place to getting it.",
-            buckets=WAITS,
-            registry=self.registry,
+        self.wait_seconds = self._histogram(
+            "nanoclaw_wait_seconds", "From a group beginning to wait for a place to getting it.", WAITS
         )
-        self.messages_given_up = Counter(
-            "nanoclaw_messages_given_up", "Messages that no session answered in all tries.", registry=self.registry
+        self.messages_given_up = self._counter(
+            "nanoclaw_messages_given_up", "Messages that no session answered in all tries."
         )
-        self.outbox_oldest_seconds = Gauge(
+        self.outbox_oldest_seconds = self._gauge(
             "nanoclaw_outbox_oldest_seconds",
             "Since the oldest text that no chat network has taken yet was written; 0 when there is none.",
-            registry=self.registry,
         )
-        self.texts_given_up = Counter(
-            "nanoclaw_texts_given_up", "Texts that a chat network did not take in all tries.", registry=self.registry
+        self.texts_given_up = self._counter(
+            "nanoclaw_texts_given_up", "Texts that a chat network did not take in all tries."
         )
-        self.agent_requests = Counter(
-            "nanoclaw_agent_requests",
-            "Requests that agents left for their host, by what became of them.",
-            ["outcome"],
-            registry=self.registry,
+        self.agent_requests = self._counter(
+            "nanoclaw_agent_requests", "Requests that agents left for their host, by what became of them.", "outcome"
         )
-        self.input_seconds = Histogram(
-            "nanoclaw_input_seconds",
-            "From a message being accepted to an agent having it.",
-            buckets=LATENCY,
-            registry=self.registry,
+        self.input_seconds = self._histogram(
+            "nanoclaw_input_seconds", "From a message being accepted to an agent having it.", LATENCY
         )
-        self.own_seconds = Histogram(
+        self.own_seconds = self._histogram(
             "nanoclaw_own_seconds",
             "From a session being decided on to its backend being asked: records, volumes, prompt.",
-            buckets=OWN_SHARE,
-            registry=self.registry,
+            OWN_SHARE,
         )
-        self.parked_agents = Gauge(
+        self.parked_agents = self._gauge(
             "nanoclaw_parked_agents",
             "Agents that were started before their message, by whether they have compiled and wait for it.",
-            ["state"],
-            registry=self.registry,
+            "state",
         )
-        self.parking_hits = Counter(
-            "nanoclaw_parking_hits", "Sessions that began with a parked agent.", registry=self.registry
+        self.parking_hits = self._counter("nanoclaw_parking_hits", "Sessions that began with a parked agent.")
+        self.parking_misses = self._counter(
+            "nanoclaw_parking_misses", "Sessions that began without a parked agent where agents are parked."
         )
-        self.parking_misses = Counter(
-            "nanoclaw_parking_misses",
-            "Sessions that began without a parked agent where agents are parked.",
-            registry=self.registry,
+        self.parking_dropped = self._counter(
+            "nanoclaw_parking_dropped", "Parked agents that were taken away, by why.", "why"
         )
-        self.parking_dropped = Counter(
-            "nanoclaw_parking_dropped", "Parked agents that were taken away, by why.", ["why"], registry=self.registry
-        )
-        self.parking_failed = Counter(
+        self.parking_failed = self._counter(
             "nanoclaw_parking_failed",
             "Agents that could not be parked, or died or were late instead of waiting for their input.",
-            registry=self.registry,
         )
-        self.ready = Gauge("nanoclaw_ready", "1 when the last readiness probe found all well.", registry=self.registry)
-        self.watch_age_seconds = Gauge(
-            "nanoclaw_watch_age_seconds", "Since something was last heard on a watch.", ["kind"], registry=self.registry
+        self.ready = self._gauge("nanoclaw_ready", "1 when the last readiness probe found all well.")
+        self.watch_age_seconds = self._gauge(
+            "nanoclaw_watch_age_seconds", "Since something was last heard on a watch.", "kind"
         )
-        self.bridge_streams = Gauge(
-            "nanoclaw_bridge_streams", "Agents' pods whose files are carried now.", registry=self.registry
-        )
-        self.bridge_lost = Counter(
+        self.bridge_streams = self._gauge("nanoclaw_bridge_streams", "Agents' pods whose files are carried now.")
+        self.bridge_lost = self._counter(
             "nanoclaw_bridge_lost",
             "Streams of agents' pods that broke off; the pod comes back, or its session is not known to be answered.",
-            registry=self.registry,
         )
-        self.bridge_refused = Counter(
-            "nanoclaw_bridge_refused", "Connections to the bridge that were no pod's.", registry=self.registry
-        )
-        self.database_errors = Counter(
-            "nanoclaw_database_errors", "Transactions the database refused.", registry=self.registry
-        )
+        self.bridge_refused = self._counter("nanoclaw_bridge_refused", "Connections to the bridge that were no pod's.")
+        self.database_errors = self._counter("nanoclaw_database_errors", "Transactions the database refused.")
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, buckets=buckets, registry=self.registry)
