@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nanoclaw_dev.cluster.dns import ACCOUNT, NAMESPACE
 from nanoclaw_runtime.kube.client import KubeClient
 from tests.support import cluster as support
 from tests.support import script_agent, world
+from tests.support.job_site import JobSite
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,19 @@ def script_agent_image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactor
 async def kube(cluster: Cluster) -> AsyncIterator[KubeClient]:
     async with await KubeClient.connect(cluster.kubeconfig) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def furnished(cluster: Cluster, script_agent_image: str) -> Iterator[str]:
+    """A namespace with what agents need, for tests that leave none of them behind."""
+    with support.temporary_namespace(cluster) as name:
+        asyncio.run(_furnish(cluster, name))
+        yield name
+
+
+async def _furnish(cluster: Cluster, namespace: str) -> None:
+    async with await KubeClient.connect(cluster.kubeconfig) as client:
+        await JobSite.furnish(client, namespace)
 
 
 @pytest.fixture

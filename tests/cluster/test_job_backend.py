@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,11 +17,13 @@ from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.config import Resources
 from nanoclaw_runtime.domain.errors import FailureKind, SessionFailed
 from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.errors import Forbidden, Target
 from nanoclaw_runtime.kube.resources import EVENTS, JOBS, PODS, Resource
 from tests.support.backend_suite import *  # noqa: F403
 from tests.support.backend_suite import NOW, results, spec
 from tests.support.fault_proxy import TcpProxy
-from tests.support.job_site import ACCOUNTS, JobSite, at_work
+from tests.support.job_site import ACCOUNTS, PATIENCE, JobSite, at_work
+from tests.support.objects import plain_pod
 from tests.support.parked_suite import *  # noqa: F403
 
 pytestmark = pytest.mark.cluster
@@ -29,8 +32,16 @@ QUOTAS = Resource("ResourceQuota", "resourcequotas")
 
 
 @pytest.fixture
-async def site(kube: KubeClient, cluster_namespace: str, script_agent_image: str) -> AsyncIterator[JobSite]:
+async def site(kube: KubeClient, furnished: str) -> AsyncIterator[JobSite]:
     """An installation without a controller."""
+    async with JobSite.open(kube, furnished) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def own_site(kube: KubeClient, cluster_namespace: str, script_agent_image: str) -> AsyncIterator[JobSite]:
+    """The same in a namespace that this test may spoil."""
+    await JobSite.furnish(kube, cluster_namespace)
     async with JobSite.open(kube, cluster_namespace) as opened:
         yield opened
 
@@ -116,19 +127,30 @@ async def test_a_start_that_cannot_work_is_diagnosed_and_undone(
     await nothing_is_left(site)
 
 
-async def test_a_used_up_quota_is_told_at_once(site: JobSite) -> None:
+async def admission_refuses_pods(site: JobSite) -> None:
+    """It reads quotas through a watch of its own, so the first pods may come before it knows one."""
+    path, target, probe = PODS.path(site.namespace), Target("create", PODS.plural, site.namespace), plain_pod("probe")
+    with contextlib.suppress(Forbidden):
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                await site.kube.request("POST", path, target, query=[("dryRun", "All")], body=probe)
+                await asyncio.sleep(0.1)
+
+
+async def test_a_used_up_quota_is_told_at_once(own_site: JobSite) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
-    await site.kube.create(QUOTAS, quota, namespace=site.namespace)
+    await own_site.kube.create(QUOTAS, quota, namespace=own_site.namespace)
+    await admission_refuses_pods(own_site)
     with pytest.raises(SessionFailed) as caught:
-        await site.backend.start(spec("s1"))
+        await own_site.backend.start(spec("s1"))
     assert caught.value.diagnosis.kind is FailureKind.QUOTA
-    await nothing_is_left(site)
+    await nothing_is_left(own_site)
 
 
-async def test_an_admission_that_refuses_the_pod_is_told_at_once(site: JobSite) -> None:
-    await site.kube.delete(ACCOUNTS, names.AGENT_ACCOUNT, namespace=site.namespace)
+async def test_an_admission_that_refuses_the_pod_is_told_at_once(own_site: JobSite) -> None:
+    await own_site.kube.delete(ACCOUNTS, names.AGENT_ACCOUNT, namespace=own_site.namespace)
     with pytest.raises(SessionFailed) as caught:
-        await site.backend.start(spec("s1"))
+        await own_site.backend.start(spec("s1"))
     assert caught.value.diagnosis.kind is FailureKind.REFUSED
     assert names.AGENT_ACCOUNT in caught.value.diagnosis.operator
-    await nothing_is_left(site)
+    await nothing_is_left(own_site)

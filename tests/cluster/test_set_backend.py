@@ -20,9 +20,9 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-async def site(kube: KubeClient, cluster_namespace: str, script_agent_image: str) -> AsyncIterator[JobSite]:
+async def site(kube: KubeClient, furnished: str) -> AsyncIterator[JobSite]:
     """An installation without a controller."""
-    async with JobSite.open(kube, cluster_namespace, Pattern.STATEFULSET) as opened:
+    async with JobSite.open(kube, furnished, Pattern.STATEFULSET) as opened:
         yield opened
 
 

@@ -16,6 +16,7 @@ from nanoclaw_runtime.contract.config import Pattern
 from nanoclaw_runtime.domain.model import SessionPlan, SessionSpec
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.deadline import Deadline
+from nanoclaw_runtime.kube.errors import NotFound, Target
 from nanoclaw_runtime.kube.resources import CLAIMS, JOBS, PODS, STATEFUL_SETS, Job, Pod, Resource, StatefulSet, slim
 
 PATIENCE = 90.0
@@ -56,6 +57,13 @@ class JobSite:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, kube: KubeClient, namespace: str, pattern: Pattern = Pattern.JOB) -> AsyncIterator[JobSite]:
+        """A furnished namespace, and a backend at work in it; it may be used again, none of the agents stays."""
+        async with at_work(kube, namespace) as backend:
+            yield cls(kube, namespace, backend, pattern)
+        await _cleared(kube, namespace)
+
+    @staticmethod
+    async def furnish(kube: KubeClient, namespace: str) -> None:
         """Make the account and the claims of the groups main and team; whoever made the namespace removes it."""
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": names.AGENT_ACCOUNT}}
         await kube.create(ACCOUNTS, account, namespace=namespace)
@@ -69,8 +77,6 @@ class JobSite:
                 "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Mi"}}},
             }
             await kube.create(CLAIMS, manifest, namespace=namespace)
-        async with at_work(kube, namespace) as backend:
-            yield cls(kube, namespace, backend, pattern)
 
     @contextlib.asynccontextmanager
     async def another(self) -> AsyncIterator[OfPattern]:
@@ -89,6 +95,23 @@ class JobSite:
     async def has_agent(self, session: str) -> None:
         deadline = Deadline.after(PATIENCE)
         await self.pods.find(lambda pod: pod.metadata.label(labels.SESSION) == session, deadline)
+
+
+async def _cleared(kube: KubeClient, namespace: str) -> None:
+    """No Job, set or pod any more, without waiting for agents that do not want to end."""
+    now = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "propagationPolicy": "Background"}
+    async with asyncio.timeout(PATIENCE):
+        for kind in (JOBS, STATEFUL_SETS, PODS):  # what would make pods anew goes first
+            while found := await kube.list(kind, namespace=namespace):
+                for each in found:
+                    name = each["metadata"]["name"]
+                    with contextlib.suppress(NotFound):
+                        await kube.request(
+                            "DELETE",
+                            kind.path(namespace, name),
+                            Target("delete", kind.plural, namespace, name),
+                            body=now,
+                        )
 
 
 @contextlib.asynccontextmanager
