@@ -1,4 +1,7 @@
-"""From a cluster to a Docker host and back, with the commands people use: what was said and what waits comes along."""
+"""From a cluster to a Docker host and back, with the commands people use: what was said and what waits comes along.
+
+Two whole installations and dozens of commands, so it is a part of `make matrix`.
+"""
 
 import asyncio
 
@@ -11,7 +14,13 @@ from tests.support.command_line import CommandLine
 from tests.support.docker_host import DockerHost
 from tests.support.docker_site import own_engine, with_echo_agent
 
-pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.docker, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.matrix,
+    pytest.mark.cluster,
+    pytest.mark.engine,
+    pytest.mark.docker,
+    pytest.mark.timeout(300),
+]
 
 GROUPS = [{"folder": "main", "name": "Main"}, {"folder": "team", "name": "Team"}]
 RUNTIME = {"idleTimeout": 2, "closeGrace": 10}
