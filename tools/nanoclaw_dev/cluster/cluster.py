@@ -60,7 +60,6 @@ class Cluster:
         self.processes = self.control_plane.processes
         self.nodes = [self._node(index + 1) for index in range(self._shape.nodes)]
         self.kubeconfig = instance.kubeconfig
-        self.node_kubeconfig = self.nodes[0].kubeconfig
 
     def __enter__(self) -> Self:
         self.processes.attached = True
