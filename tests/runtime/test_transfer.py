@@ -10,8 +10,10 @@ import pytest
 
 from nanoclaw_runtime.api.guard import BODY_LIMIT
 from nanoclaw_runtime.api.server import listen, serve_on
-from nanoclaw_runtime.domain.transfer import Portion
+from nanoclaw_runtime.domain.errors import FilesAway, GroupBusy
+from nanoclaw_runtime.domain.transfer import Area, Portion
 from nanoclaw_runtime.store.records import EventType, MessageState
+from tests.support.house import started
 from tests.support.served import TOKEN, whole_api
 
 TAR = {"Content-Type": "application/x-tar"}
@@ -332,3 +334,26 @@ async def test_an_upload_that_breaks_off_leaves_nothing(house, http):
     await asyncio.gather(upload, return_exceptions=True)
     while list((house.tmp_path / "groups/global").iterdir()):
         await asyncio.sleep(0.005)
+
+
+async def test_nothing_changes_before_it_is_known_whose_agents_of_before_still_work(house):
+    await house.send("hello")
+    agent = await house.backend.agent(0)
+    await house.until(lambda: started(house))
+    await house.end()
+    answered, running = asyncio.Event(), house.backend.running
+
+    async def slowly():
+        await answered.wait()
+        return await running()
+
+    house.backend.running = slowly
+    await house.begin(declared=False)
+    await house.host.groups.declare(house.groups)
+    with pytest.raises(FilesAway, match="in a moment"):
+        await house.host.transfer.remove_files(["notes.txt"], Area.GROUP, "main")
+    answered.set()
+    await house.until(lambda: started(house))
+    with pytest.raises(GroupBusy):
+        await house.host.transfer.remove_files(["notes.txt"], Area.GROUP, "main")
+    await agent.exit()

@@ -168,6 +168,7 @@ class Host:
             config,
             groups=self.groups.all,
             sessions=self.controller.sessions,
+            found=self.controller.recovered.is_set,
             taken_in=self._taken_in,
             reservations=self.parking.reservations,
             pods=self._pod_files(means),

@@ -23,7 +23,7 @@ from nanoclaw_runtime.controller.pod_files import PodFiles
 from nanoclaw_runtime.controller.reservations import Reservations
 from nanoclaw_runtime.controller.status import SessionStatus
 from nanoclaw_runtime.domain import project
-from nanoclaw_runtime.domain.errors import GroupBusy, GroupUnknown, TransferRefused
+from nanoclaw_runtime.domain.errors import FilesAway, GroupBusy, GroupUnknown, TransferRefused
 from nanoclaw_runtime.domain.transfer import (
     GROUP_AREAS,
     Area,
@@ -53,9 +53,9 @@ _log = structlog.get_logger(__name__)
 class Transfer:
     """The door for imports and exports.
 
-    `groups` are those served now, `sessions` those alive; `taken_in` is told of a group whose last
-    portion came, so that its messages are answered and its tasks run. `pods` have the files of groups
-    where they are not in `tree`.
+    `groups` are those served now, `sessions` those alive, once those of earlier processes are `found`;
+    `taken_in` is told of a group whose last portion came, so that its messages are answered and its tasks
+    run. `pods` have the files of groups where they are not in `tree`.
     """
 
     def __init__(
@@ -66,12 +66,13 @@ class Transfer:
         *,
         groups: Callable[[], Sequence[GroupSpec]],
         sessions: Callable[[], Sequence[SessionStatus]],
+        found: Callable[[], bool],
         taken_in: Callable[[str], Awaitable[None]],
         reservations: Reservations,
         pods: PodFiles | None = None,
     ) -> None:
         self._tree, self._book, self._config = tree, book, config
-        self._groups, self._sessions, self._taken_in = groups, sessions, taken_in
+        self._groups, self._sessions, self._found, self._taken_in = groups, sessions, found, taken_in
         self._reservations, self._pods = reservations, pods
 
     async def inventory(self) -> Inventory:
@@ -192,6 +193,8 @@ class Transfer:
 
     def _free(self, folder: str) -> None:
         self._known(folder)
+        if not self._found():
+            raise FilesAway(folder, "the controller began anew and still looks for agents that work")
         for session in self._sessions():
             if session.folder == folder:
                 raise GroupBusy(folder, session.session)
