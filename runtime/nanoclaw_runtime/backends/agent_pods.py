@@ -23,7 +23,7 @@ from nanoclaw_runtime.kube.resources import PODS, Pod, slim
 from nanoclaw_runtime.kube.retry import pause
 from nanoclaw_runtime.manifests.pod import CONTAINER
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 

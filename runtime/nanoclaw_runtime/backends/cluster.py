@@ -45,7 +45,7 @@ from nanoclaw_runtime.kube.retry import pause
 from nanoclaw_runtime.manifests.identity import fingerprint
 from nanoclaw_runtime.manifests.pod import CONTAINER
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 UNUSED_GONE_WITHIN: Final = 10.0
 """Seconds for a parked agent that is not used to go, before its group's next start is tried without waiting for it."""
@@ -131,7 +131,7 @@ class ClusterBackend:
             raise SessionFailed(ref.session, diagnose.api_failure(error)) from error
         self._parked[ref.session] = vehicle, holder
         self._never_fed.add(ref.session)
-        log.info("session.parked", session=ref.session, group=ref.folder)
+        _log.info("session.parked", session=ref.session, group=ref.folder)
         return PodSession(self._pods, vehicle, holder, stopped=self._forget)
 
     def waits(self, session: str) -> bool | None:
@@ -186,7 +186,7 @@ class ClusterBackend:
                 streams = await self._reached(pod, deadline.within(REACHED_WITHIN))
                 steps.lap("attach")
             except (KubeError, SessionFailed) as error:
-                log.warning("session.parked-lost", session=ref.session, group=ref.folder, error=str(error))
+                _log.warning("session.parked-lost", session=ref.session, group=ref.folder, error=str(error))
             except BaseException:
                 await to_the_end(self._taken_away(vehicle, holder))
                 raise
@@ -195,7 +195,7 @@ class ClusterBackend:
                     spec, vehicle, holder, pod=pod, streams=streams, steps=steps, deadline=deadline
                 )
         else:
-            log.info("session.parked-stale", session=ref.session, group=ref.folder)
+            _log.info("session.parked-stale", session=ref.session, group=ref.folder)
         await self._replaced(vehicle, holder)
         return None
 
@@ -239,7 +239,7 @@ class ClusterBackend:
         marking.add_done_callback(self._markings.discard)
         self._nodes[ref.folder] = pod.spec.node_name
         parked = holder.parked is not None
-        log.info(
+        _log.info(
             "session.started", session=ref.session, group=ref.folder, pod=pod.metadata.name, parked=parked, **steps.laps
         )
         return PodSession(self._pods, vehicle, ours, streams, stopped=self._forget)
@@ -296,7 +296,7 @@ class ClusterBackend:
                 return
             if deadline.passed:
                 raise SessionFailed(ref.session, _predecessor(others[0]))
-            log.info("session.waits-for-predecessor", session=ref.session, pod=others[0].metadata.name)
+            _log.info("session.waits-for-predecessor", session=ref.session, pod=others[0].metadata.name)
             await self._pods.look_again(others, deadline)
 
     def _elsewhere(self, pod: Pod) -> bool:
@@ -383,7 +383,7 @@ class ClusterBackend:
                 now = self.pods.objects.get(name)
                 if final or deadline.passed or now is None or over(now):
                     raise SessionFailed(spec.plan.ref.session, await self._unfed(name, error)) from error
-                log.info("attach.again", pod=name, error=error.message)
+                _log.info("attach.again", pod=name, error=error.message)
                 await asyncio.sleep(min(pause(attempt, error), deadline.remaining()))
                 attempt += 1
 
@@ -415,14 +415,14 @@ class ClusterBackend:
             if (holder := await vehicle.find(ref)) is not None:
                 await vehicle.remove(holder)
         except (KubeError, SessionFailed) as error:
-            log.error("session.left-behind", session=ref.session, error=str(error))  # noqa: TRY400
+            _log.error("session.left-behind", session=ref.session, error=str(error))
 
     async def _taken_away(self, vehicle: Vehicle, holder: Holder) -> None:
         """What fails here is only logged: the first failure tells more."""
         try:
             await vehicle.remove(holder)
         except (KubeError, SessionFailed) as error:
-            log.error("session.left-behind", session=holder.ref.session, error=str(error))  # noqa: TRY400
+            _log.error("session.left-behind", session=holder.ref.session, error=str(error))
 
 
 def _node(pod: Pod) -> str | None:

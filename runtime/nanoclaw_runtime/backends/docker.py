@@ -29,7 +29,7 @@ from nanoclaw_runtime.kube.deadline import Deadline
 from nanoclaw_runtime.manifests.docker import DockerHost, agent_run, bind_mounts, container_name
 from nanoclaw_runtime.manifests.pod import UID
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 FIRST_LOOK: Final = 0.1
 LAST_LOOK: Final = 1.0
@@ -62,7 +62,7 @@ class DockerBackend:
             try:
                 await self._sweep()
             except DockerFailed as error:
-                log.warning("docker.not-swept", problem=str(error))
+                _log.warning("docker.not-swept", problem=str(error))
             await asyncio.sleep(SWEEP)
 
     async def start(self, spec: SessionSpec) -> RunningSession:
@@ -85,7 +85,7 @@ class DockerBackend:
         for container in await self._docker.containers(self.host.selector, *shown):
             ref = _ref(container)
             if ref is None:
-                log.warning("container.not-a-session", container=container.name, remedy="remove it if nobody knows it")
+                _log.warning("container.not-a-session", container=container.name, remedy="remove it if nobody knows it")
             elif container.status != "removing":
                 sessions.append(DockerSession(self._docker, ref, container.name, release=self._release))
         return sessions
@@ -113,7 +113,7 @@ class DockerBackend:
         except BaseException:
             await to_the_end(self._discard(client, ref))
             raise
-        log.info("session.started", session=ref.session, group=ref.folder, container=name)
+        _log.info("session.started", session=ref.session, group=ref.folder, container=name)
         return DockerSession(self._docker, ref, name, release=self._release, client=client)
 
     async def _await_predecessors(self, ref: SessionRef, deadline: Deadline) -> None:
@@ -127,7 +127,7 @@ class DockerBackend:
             if deadline.passed:
                 name, session = others[0].name, others[0].labels[labels.SESSION]
                 raise SessionFailed(ref.session, diagnosis.predecessor(name, session))
-            log.info("session.waits-for-predecessor", session=ref.session, container=others[0].name)
+            _log.info("session.waits-for-predecessor", session=ref.session, container=others[0].name)
             await self._docker.wait(others[0].name, min(SWEEP, deadline.remaining()))
             await asyncio.sleep(FIRST_LOOK)  # one that never ran has nothing to be waited for
 
@@ -165,7 +165,7 @@ class DockerBackend:
                     await self._remove(ref)
                     break
         except DockerFailed as error:
-            log.error("session.left-behind", session=ref.session, error=str(error))  # noqa: TRY400
+            _log.error("session.left-behind", session=ref.session, error=str(error))
         finally:
             await client.close()
 

@@ -24,7 +24,7 @@ from nanoclaw_runtime.domain.errors import SessionFailed
 from nanoclaw_runtime.domain.model import AgentOutput, SessionRef
 from nanoclaw_runtime.kube.retry import pause
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 LOG_TRIES: Final = 6
 """Of reading the log of a container that has ended."""
@@ -84,7 +84,7 @@ class DockerSession:
             if state.over and self._client.code == state.exit_code != DOCKER_FAILED:
                 self._judge(state, self._client.stderr)
                 return
-            log.info("session.client-lost", session=self._ref.session, code=self._client.code)
+            _log.info("session.client-lost", session=self._ref.session, code=self._client.code)
         async with contextlib.aclosing(self._logged(following)) as logged:
             async for output in logged:
                 yield output
@@ -140,7 +140,7 @@ class DockerSession:
                 await client.close()
             if problem:
                 tries += 1
-                log.info("session.log-interrupted", session=self._ref.session, error=problem, tries=tries)
+                _log.info("session.log-interrupted", session=self._ref.session, error=problem, tries=tries)
                 if state.over and tries >= LOG_TRIES:
                     raise SessionFailed(self._ref.session, diagnosis.unreadable(self._name, problem))
             elif state.over:
@@ -163,7 +163,7 @@ class DockerSession:
             try:
                 state = await self._docker.state(self._name)
             except EngineAway as error:
-                log.info("session.not-seen", session=self._ref.session, error=str(error), tries=tries)
+                _log.info("session.not-seen", session=self._ref.session, error=str(error), tries=tries)
                 await asyncio.sleep(pause(tries))
                 tries += 1
                 continue
@@ -177,4 +177,4 @@ class DockerSession:
         self._release(self._name)
         if failure := diagnosis.ending(self._name, state, stderr, stopped=self._stopped):
             raise SessionFailed(self._ref.session, failure)
-        log.info("session.ended", session=self._ref.session, container=self._name)
+        _log.info("session.ended", session=self._ref.session, container=self._name)

@@ -17,7 +17,7 @@ from nanoclaw_runtime.kube.errors import Conflict, NotFound
 from nanoclaw_runtime.kube.resources import JOBS, Job, slim
 from nanoclaw_runtime.manifests.job import agent_job
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class JobVehicle:
@@ -49,7 +49,7 @@ class JobVehicle:
         for job in (slim(item, Job) for item in found):
             holder = holder_of(job.metadata)
             if holder is None:
-                log.warning("job.not-a-session", job=job.metadata.name, remedy="delete it if nobody knows it")
+                _log.warning("job.not-a-session", job=job.metadata.name, remedy="delete it if nobody knows it")
             elif job.metadata.deletion_timestamp is None:
                 holders.append(holder)
         return holders
@@ -71,7 +71,7 @@ class JobVehicle:
             elif remaining:
                 raise SessionFailed(session, diagnose.undead(remaining[0]))
             else:  # without a pod it can do no harm
-                log.warning("job.stays", job=holder.name, remedy="check the cluster's garbage collector")
+                _log.warning("job.stays", job=holder.name, remedy="check the cluster's garbage collector")
                 return
 
     async def release(self, holder: Holder) -> None:

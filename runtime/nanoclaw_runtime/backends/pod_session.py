@@ -30,7 +30,7 @@ from nanoclaw_runtime.kube.resources import Pod
 from nanoclaw_runtime.kube.retry import pause
 from nanoclaw_runtime.manifests.pod import CONTAINER
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 EXIT_SHOWN_WITHIN: Final = 10.0
 """Seconds from the end of an agent's output to its exit in the API: 0.2 to 4 were seen."""
@@ -138,7 +138,7 @@ class PodSession:
             try:
                 await self._vehicle.release(self._holder)
             except KubeError as error:
-                log.warning("session.not-released", session=self._ref.session, error=error.message)
+                _log.warning("session.not-released", session=self._ref.session, error=error.message)
                 if deadline.passed:
                     return
                 await asyncio.sleep(pause(attempt, error))
@@ -157,7 +157,7 @@ class PodSession:
             for output in reading.close():
                 yield output
         except StreamLost as error:
-            log.info("session.stream-lost", session=self._ref.session, error=error.message)
+            _log.info("session.stream-lost", session=self._ref.session, error=error.message)
         finally:
             await streams.close()
 
@@ -190,7 +190,7 @@ class PodSession:
                 tries = 0
             except KubeError as error:
                 tries += 1
-                log.info("session.log-interrupted", session=self._ref.session, error=error.message, tries=tries)
+                _log.info("session.log-interrupted", session=self._ref.session, error=error.message, tries=tries)
                 if lost := diagnose.loss(pod):  # its node is, and the log with it
                     raise SessionFailed(self._ref.session, lost) from error
                 if ended and tries >= LOG_TRIES:
@@ -272,7 +272,7 @@ class PodSession:
         try:
             return await self._vehicle.is_over(self._holder)
         except KubeError as error:
-            log.info("session.not-seen", session=self._ref.session, error=error.message)
+            _log.info("session.not-seen", session=self._ref.session, error=error.message)
             return False
 
     def _known_pod(self) -> Pod | None:
@@ -281,7 +281,7 @@ class PodSession:
     def _judge(self, pod: Pod, stderr: str) -> None:
         if failure := diagnose.ending(pod, CONTAINER, stderr):
             raise SessionFailed(self._ref.session, failure)
-        log.info("session.ended", session=self._ref.session, pod=pod.metadata.name)
+        _log.info("session.ended", session=self._ref.session, pod=pod.metadata.name)
 
 
 def _lost_count(pod: Pod) -> Diagnosis:

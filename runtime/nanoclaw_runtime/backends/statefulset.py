@@ -24,7 +24,7 @@ from nanoclaw_runtime.manifests.statefulset import agent_set
 
 MANAGER: Final = "nanoclaw-controller"
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class SetVehicle:
@@ -77,7 +77,7 @@ class SetVehicle:
         for one in (slim(item, StatefulSet) for item in found):
             holder = holder_of(one.metadata)
             if holder is None:
-                log.warning("set.not-a-session", set=one.metadata.name, remedy="delete it if nobody knows it")
+                _log.warning("set.not-a-session", set=one.metadata.name, remedy="delete it if nobody knows it")
             elif one.metadata.deletion_timestamp is None and one.spec.replicas:
                 holders.append(holder)
         return holders
@@ -88,7 +88,7 @@ class SetVehicle:
         try:
             await self._client.merge(STATEFUL_SETS, holder.name, change, namespace=self._pods.namespace)
         except KubeError as error:  # only a process that comes after us needs it
-            log.warning("session.not-marked", session=holder.ref.session, error=error.message)
+            _log.warning("session.not-marked", session=holder.ref.session, error=error.message)
 
     async def remove(self, holder: Holder) -> None:
         """See `Vehicle.remove`."""

@@ -14,7 +14,7 @@ from nanoclaw_runtime.contract.config import ControllerConfig, GroupSpec
 from nanoclaw_runtime.contract.mounts import ExtraMount, judge
 from nanoclaw_runtime.ipc.folders import real_path
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 def permitted_mounts(config: ControllerConfig, tree: Path) -> Callable[[GroupSpec], tuple[ExtraMount, ...]]:
@@ -24,7 +24,7 @@ def permitted_mounts(config: ControllerConfig, tree: Path) -> Callable[[GroupSpe
     def permitted(group: GroupSpec) -> tuple[ExtraMount, ...]:
         judged = judge(group, config.mount_allowlist, pattern=config.pattern, resolve=real_path, tree=own)
         for refused in judged.refused:
-            log.warning("mount.refused", group=group.folder, position=refused.position, reason=refused.reason)
+            _log.warning("mount.refused", group=group.folder, position=refused.position, reason=refused.reason)
         return judged.accepted
 
     return permitted

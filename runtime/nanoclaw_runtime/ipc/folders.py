@@ -18,7 +18,7 @@ from nanoclaw_runtime.contract import layout
 from nanoclaw_runtime.ipc.descriptors import make_folder, opened_folder, replace_file
 from nanoclaw_runtime.ipc.skills import copy_skills
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 SETTINGS_FILE: Final = "settings.json"
 SETTINGS: Final = {
@@ -53,7 +53,7 @@ def furnish(group: Path, sessions: Path, *, project: Path, stamp: Path) -> None:
         _write_settings(sessions)
         copy_skills(project, sessions, stamp)
     except OSError as error:
-        log.warning("group.not-prepared", group=stamp.name, reason=str(error), remedy="look at the group's volume")
+        _log.warning("group.not-prepared", group=stamp.name, reason=str(error), remedy="look at the group's volume")
 
 
 def real_path(path: str) -> str | None:

@@ -20,7 +20,7 @@ import structlog
 
 from nanoclaw_runtime.ipc.descriptors import make_folder, opened_folder, walked_folder
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 LARGEST: Final = 64 * 1024 * 1024
 """Bytes of all skills together; those that do not fit are left out."""
@@ -74,7 +74,7 @@ def copy_skills(project: Path, sessions: Path, stamp: Path) -> None:
 def _copy_all(skills: list[_Folder], source: int, target: int, stamp: Path) -> None:
     refused = [error for skill in skills for error in _copy(skill, source, target)]
     if refused:
-        log.warning("skills.not-copied", group=stamp.name, files=len(refused), first=str(refused[0]))
+        _log.warning("skills.not-copied", group=stamp.name, files=len(refused), first=str(refused[0]))
     if (digest := _digest(skills, target)) is not None and not refused:
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(digest)
@@ -96,7 +96,7 @@ def _fitting(skills: tuple[_Folder, ...]) -> list[_Folder]:
     fitting, room = list[_Folder](), LARGEST
     for skill in skills:
         if skill.size > room:
-            log.warning("skills.too-large", skill=skill.name, bytes=skill.size, limit=LARGEST)
+            _log.warning("skills.too-large", skill=skill.name, bytes=skill.size, limit=LARGEST)
             continue
         fitting.append(skill)
         room -= skill.size

@@ -19,7 +19,7 @@ from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.resources import CONFIG_MAPS, ConfigMap
 from nanoclaw_runtime.kube.watch import Watch
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 async def watch_groups(client: KubeClient, namespace: str) -> AsyncGenerator[Groups]:
@@ -40,15 +40,15 @@ async def watch_groups(client: KubeClient, namespace: str) -> AsyncGenerator[Gro
 
 def _groups(declared: ConfigMap | None) -> Groups | None:
     if declared is None:
-        log.warning("groups.config-gone", config_map=names.GROUPS_CONFIG, remedy="run `pulumi up` to restore it")
+        _log.warning("groups.config-gone", config_map=names.GROUPS_CONFIG, remedy="run `pulumi up` to restore it")
         return None
     content = (declared.data or {}).get(names.GROUPS_KEY)
     if content is None:
-        log.error("groups.invalid", config_map=names.GROUPS_CONFIG, problem=f"the key {names.GROUPS_KEY} is missing")
+        _log.error("groups.invalid", config_map=names.GROUPS_CONFIG, problem=f"the key {names.GROUPS_KEY} is missing")
         return None
     try:
         return Groups.model_validate_json(content)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        log.error("groups.invalid", config_map=names.GROUPS_CONFIG, problem="; ".join(problems))  # noqa: TRY400
+        _log.error("groups.invalid", config_map=names.GROUPS_CONFIG, problem="; ".join(problems))
         return None

@@ -29,7 +29,7 @@ LEASES: Final = Resource("Lease", "leases", "/apis/coordination.k8s.io/v1")
 
 _NOBODY: Final = ""
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class LeaseSpec(Slim, frozen=True):
@@ -91,10 +91,10 @@ class Election:
                 try:
                     await self._turn()
                 except KubeError as error:
-                    log.warning("lease.not-reached", lease=self._name, held=self.held, error=error.message)
+                    _log.warning("lease.not-reached", lease=self._name, held=self.held, error=error.message)
                 if self._told != self.held:
                     self._told = self.held
-                    log.info("lease.taken" if self.held else "lease.lost", lease=self._name, holder=self._identity)
+                    _log.info("lease.taken" if self.held else "lease.lost", lease=self._name, holder=self._identity)
                 await asyncio.sleep(self._timing.renew)
         finally:
             await self._give_up()
@@ -147,7 +147,7 @@ class Election:
                     deadline=Deadline.after(self._timing.renew),
                 )
         except KubeError as error:
-            log.info("lease.not-released", lease=self._name, error=error.message)
+            _log.info("lease.not-released", lease=self._name, error=error.message)
 
 
 def lease_spec(holder: str, duration: float, transitions: int = 0) -> Manifest:

@@ -30,7 +30,7 @@ from nanoclaw_runtime.kube.lines import LineSplitter
 from nanoclaw_runtime.kube.resources import Object, Resource, Slim
 from nanoclaw_runtime.kube.retry import jitter, pause, worth_it
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 T = TypeVar("T", bound=Object)
 
@@ -258,7 +258,7 @@ class Watch(Generic[T]):
             self._version = ""
         self._failures = max(1, self._failures)  # the pause before the next try, even after a healthy watch
         expected = isinstance(error, KubeError | TimeoutError | msgspec.MsgspecError | _Disorder)
-        log.warning(
+        _log.warning(
             "watch.interrupted",
             target=str(self._target),
             error=type(error).__name__,
