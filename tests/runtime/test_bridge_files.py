@@ -147,6 +147,20 @@ async def test_an_archive_that_is_refused_changes_nothing_and_says_why(bridged, 
         assert await listed(bridged) == before
 
 
+async def test_an_archive_may_take_longer_than_its_answer(bridged, monkeypatch):
+    monkeypatch.setattr(controllers_end, "PATIENCE", 1.0)
+    content = tar(("a", b"a" * 200_000, {}))
+
+    async def slowly():
+        for start in range(0, len(content), 10_000):
+            await asyncio.sleep(0.08)
+            yield content[start : start + 10_000]
+
+    async with bridged.pod("team") as pod, bridged.server.errand("team") as errand:
+        assert (await errand.take(Area.GROUP, slowly())).files == 1
+        assert (pod.place.group / "a").stat().st_size == 200_000
+
+
 async def test_a_sender_that_goes_away_leaves_nothing(bridged):
     async def breaking():
         yield tar(("a", b"a" * 200_000, {}))[:100_000]
@@ -439,6 +453,13 @@ async def test_a_pod_that_only_says_that_it_lives_is_given_up(bridged, monkeypat
     async with liar(bridged, [Alive()] * 100):
         with pytest.raises(StreamEnded, match="says nothing"):
             await listed(bridged)
+
+
+async def test_a_pod_that_does_not_say_whether_it_has_the_files_is_given_up(bridged, monkeypatch):
+    monkeypatch.setattr(controllers_end, "PATIENCE", 0.3)
+    async with liar(bridged, [Alive()] * 100):
+        with pytest.raises(StreamEnded, match="says nothing"):
+            await taken(bridged, tar(("a", b"a", {})))
 
 
 async def test_a_pod_that_never_comes_to_an_end_with_its_list_is_given_up(bridged, monkeypatch):

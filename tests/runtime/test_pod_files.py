@@ -92,7 +92,7 @@ async def test_all_of_it_is_done_by_one_pod_that_had_no_input_and_goes_afterward
     assert here.backend.agents == []
     assert (await here.house.group("a")).warm in {Warmth.STARTING, Warmth.WAITING}
     await until(lambda: here.backend.parked[session].exit_code is not None)
-    assert not here.bridged.reaches("a")
+    await until(lambda: not here.bridged.reaches("a"))
 
 
 async def test_the_next_session_may_have_that_pod(here, http):

@@ -57,7 +57,7 @@ class Errand:
 
     async def _found(self) -> tuple[list[FileFacts], Done]:
         files, bounds = list[FileFacts](), archive.Bounds("the area, as its pod tells,")
-        while isinstance(message := await self._following(), Found):
+        while isinstance(message := await self._following(PATIENCE), Found):
             if len(message.files) > FILES_AT_ONCE:
                 raise StreamEnded(f"{len(message.files)} files at once; {FILES_AT_ONCE} are the most")
             for file in message.files:
@@ -78,10 +78,11 @@ class Errand:
         """Bring the files of a tar stream. Raises TransferRefused, StreamEnded, and what `chunks` raise."""
         async with beating(self._channel):
             await self._channel.send(Take(area))
-            answering = asyncio.create_task(self._answer(), name="bridge, answer of an errand")
+            answering = asyncio.create_task(self._answer(None), name="bridge, answer of an errand")
             try:
                 await self._bring(chunks, answering)
-                done = await answering
+                await asyncio.wait({answering}, timeout=PATIENCE)  # from here on: a large archive takes its time
+                done = _said(answering)
             finally:
                 answering.cancel()
                 await asyncio.gather(answering, return_exceptions=True)
@@ -91,7 +92,7 @@ class Errand:
         """How many of the files were there. Raises TransferRefused, StreamEnded."""
         async with beating(self._channel):
             await self._channel.send(Remove(area, paths))
-            return _number((await self._answer()).files)
+            return _number((await self._answer(PATIENCE)).files)
 
     async def _bring(self, chunks: AsyncIterator[bytes], answering: asyncio.Task[Done]) -> None:
         """Send pieces for as long as the pod has not answered."""
@@ -102,13 +103,13 @@ class Errand:
                 await self._channel.send(Piece(chunk[start : start + archive.PIECE]))
         await self._channel.send(Piece(b""))
 
-    async def _answer(self) -> Done:
-        return _done(await self._following())
+    async def _answer(self, within: float | None) -> Done:
+        return _done(await self._following(within))
 
-    async def _following(self) -> FromPod:
+    async def _following(self, within: float | None) -> FromPod:
         """The next word but that the pod lives. Raises StreamEnded."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(within):
                 while True:
                     message = await self._channel.receive()
                     if not (isinstance(message, Piece) and len(message.content) >= SMALL):
@@ -116,11 +117,11 @@ class Errand:
                     if not isinstance(message, Alive):
                         return message
         except TimeoutError:
-            raise StreamEnded("it says nothing") from None
+            raise _silent() from None
 
     async def piece(self) -> bytes:
         """The next one of an archive; none at its end. Raises TransferRefused, StreamEnded."""
-        message = await self._following()
+        message = await self._following(PATIENCE)
         if isinstance(message, Piece) and message.content:
             return message.content
         _done(message)
@@ -144,6 +145,17 @@ class _Pieces:
 
 def _again(read: Callable[[int], bytes], area: Area) -> Iterator[bytes]:
     return streams.gathered(archive.sifted(read, moves(area)), archive.PIECE)
+
+
+def _said(answering: asyncio.Task[Done]) -> Done:
+    """Raises StreamEnded where there is no answer, and what it raises."""
+    if not answering.done():
+        raise _silent()
+    return answering.result()
+
+
+def _silent() -> StreamEnded:
+    return StreamEnded("it says nothing")
 
 
 def _done(message: FromPod) -> Done:
