@@ -188,10 +188,10 @@ async def test_a_line_that_falls_silent_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(attach_module, "PING_EVERY", 0.5)
-    monkeypatch.setattr(attach_module, "SILENCE", 2.0)
+    monkeypatch.setattr(attach_module, "SILENCE", 3.5)
     await target.start(script_agent_image)
     streams = await target.attach(client=on_the_line)
-    await streams.send(script("echo first", "sleep 4", "echo second"), Deadline.after(PATIENCE))
+    await streams.send(script("echo first", "sleep 5", "echo second"), Deadline.after(PATIENCE))
     output = streams.output()
     # Quiet for longer than the limit, but the pings are answered.
     assert await anext(output) == b"first\n"

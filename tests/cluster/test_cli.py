@@ -6,7 +6,6 @@ The API listens on the cluster's own bridge: the API server proxies to no loopba
 import asyncio
 import contextlib
 import json
-import sys
 
 import pytest
 
@@ -18,6 +17,7 @@ from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Target
 from nanoclaw_runtime.kube.resources import PODS, Resource
 from nanoclaw_runtime.telemetry import Metrics
+from tests.support.command_line import COMMAND, run
 from tests.support.small_controller import SmallController
 
 TOKEN = "correct-horse"
@@ -50,17 +50,22 @@ class Installation:
 
     async def run(self, *line, namespace=True, **environment):
         """Exit status, stdout and stderr of the command."""
-        process = await self.start(*line, namespace=namespace, **environment)
-        out, err = await process.communicate()
-        return process.returncode, out.decode(), err.decode()
+        return await run(*self._line(*line, namespace=namespace), environment=self._environment(environment))
 
     async def start(self, *line, namespace=True, **environment):
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "from nanoclaw_runtime.cli import main; main()",
-            *line, "--kubeconfig", self._kubeconfig, *(["-n", self._namespace] if namespace else []),
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env={"COLUMNS": "200", "USER": "ada", "PATH": ""} | environment,
-        )  # fmt: skip
+            *COMMAND,
+            *self._line(*line, namespace=namespace),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self._environment(environment),
+        )
+
+    def _line(self, *line, namespace):
+        return [*line, "--kubeconfig", self._kubeconfig, *(["-n", self._namespace] if namespace else [])]
+
+    def _environment(self, more):
+        return {"COLUMNS": "200", "USER": "ada", "PATH": ""} | more
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from tests.support.bot_api import BotApi
 from tests.support.host_process import CHAT, HostProcess, finished, published, texts
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
 WORKS, IDLES = 600, 0.2
 """Seconds until the agent of a group is asked to end."""

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.docker
 async def test_an_ended_container_stays_to_be_looked_at_and_goes_in_time(engine, tree):
     async with DockerSite.open(engine, tree, keep=0) as site:
         assert await results(await site.backend.start(spec("s1", "output one"))) == [(0, "one")]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while site.containers():
                 await asyncio.sleep(0.1)
 

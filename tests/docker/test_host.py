@@ -66,7 +66,7 @@ async def test_groups_are_taken_up_from_the_file_while_it_runs(host):
     await host.start()
     host.settings["groups"].append({"folder": "team", "name": "Team", "requiresTrigger": False})
     host.write()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while (await host.run("send", "team", "hello"))[0]:
             await asyncio.sleep(0.1)
     host.stack_file.write_text("config: [")
@@ -75,7 +75,7 @@ async def test_groups_are_taken_up_from_the_file_while_it_runs(host):
 
 async def test_the_doctor_examines_a_docker_host(host):
     await host.start()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while (await host.run("doctor"))[0]:
             await asyncio.sleep(0.1)
     found = json.loads((await host.run("doctor", "-o", "json"))[1])

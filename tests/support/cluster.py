@@ -139,9 +139,9 @@ def temporary_namespace(target: ControlPlane | Cluster) -> Iterator[str]:
 
 def await_default_account(core: Any, namespace: str) -> None:
     """Return when the controller manager has made the account that pods run as."""
-    changes = watch.Watch().stream(core.list_namespaced_service_account, namespace, timeout_seconds=30)
+    changes = watch.Watch().stream(core.list_namespaced_service_account, namespace, timeout_seconds=PATIENCE)
     if not any(change["object"].metadata.name == "default" for change in changes):
-        raise SetupError(f"Nobody made the default service account of {namespace} within 30 s.")
+        raise SetupError(f"Nobody made the default service account of {namespace} within {PATIENCE} s.")
 
 
 def pod_spec(command: str, *, node: str | None = None, claims: Sequence[str] = (), **container: Any) -> dict[str, Any]:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from nanoclaw_runtime.cli import main
+from tests.support.forked import Forked
+
 COMMAND = (sys.executable, "-c", "from nanoclaw_runtime.cli import main; main()")
+
+
+async def run(*line: object, environment: Mapping[str, str]) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command; one that is not waited for is killed."""
+    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
+        process = await Forked.start(main, *line, environment=environment, out=Path(out.name), err=Path(err.name))
+        try:
+            status = await process.wait()
+        finally:
+            process.kill()
+        return status, out.read(), err.read()
 
 
 class CommandLine:
@@ -19,16 +35,7 @@ class CommandLine:
 
     async def run(self, *line: object) -> tuple[int, str, str]:
         """Exit status, stdout and stderr of a command."""
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND,
-            *map(str, line),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self.environment,
-        )
-        out, err = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
+        return await run(*line, environment=self.environment)
 
     async def done(self, *line: object) -> str:
         """What a command that succeeds prints."""

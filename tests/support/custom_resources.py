@@ -92,7 +92,7 @@ def _serves(api: Any, group: str, version: str, kind: str) -> bool:
 
 
 def _await(condition: Any) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < end, "the API server does not follow its definitions"
         time.sleep(0.05)

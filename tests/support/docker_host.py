@@ -14,7 +14,9 @@ import yaml
 
 from nanoclaw_dev.docker_engine import DockerEngine
 from nanoclaw_runtime.api.server import listen
+from nanoclaw_runtime.cli import main
 from tests.support.command_line import COMMAND, CommandLine
+from tests.support.forked import Forked
 
 
 class DockerHost(CommandLine):
@@ -37,7 +39,7 @@ class DockerHost(CommandLine):
             "runtime": {"agent": {"image": image, "imagePullPolicy": "Never"}, "idleTimeout": 600},
             "groups": [{"folder": "main", "name": "Main"}],
         }
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Forked | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -57,10 +59,11 @@ class DockerHost(CommandLine):
 
     async def start(self) -> None:
         self.write()
-        self.process = await self._host()
-        async with asyncio.timeout(60):
+        log, line = self.stack_file.with_name("host.log"), self._line()
+        self.process = await Forked.start(main, *line, environment=self.environment, out=log, err=log)
+        async with asyncio.timeout(120):
             while (await self.run("groups"))[0]:  # the first tries come before it listens
-                assert self.process.returncode is None
+                assert self.process.returncode is None, log.read_text()
 
     async def kill(self, number: int = signal.SIGKILL) -> None:
         assert self.process is not None
@@ -69,16 +72,15 @@ class DockerHost(CommandLine):
 
     async def refused(self) -> str:
         """What a start that cannot work says."""
-        process = await self._host(stderr=asyncio.subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, *self._line(), stderr=asyncio.subprocess.PIPE, env=self.environment
+        )
         _, err = await process.communicate()
         assert process.returncode == 1
         return err.decode()
 
-    async def _host(self, stderr: int | None = None) -> asyncio.subprocess.Process:
-        options = ["--tree", self.tree, "--port", str(self.port), "--network", "none"]
-        return await asyncio.create_subprocess_exec(
-            *COMMAND, "host", self.stack_file, *options, stderr=stderr, env=self.environment
-        )
+    def _line(self) -> tuple[str | Path, ...]:
+        return "host", self.stack_file, "--tree", self.tree, "--port", str(self.port), "--network", "none"
 
 
 def _remove_containers(engine: DockerEngine) -> None:

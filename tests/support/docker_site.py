@@ -18,7 +18,7 @@ from nanoclaw_runtime.backends.docker_client import DockerClient
 from nanoclaw_runtime.contract import labels
 from tests.support.cluster import unavailable
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 @contextlib.contextmanager

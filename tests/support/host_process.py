@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 
 import httpx
 import yaml
@@ -15,12 +14,13 @@ import yaml
 from nanoclaw_runtime.api.server import listen
 from nanoclaw_runtime.contract import wire
 from tests.support.bot_api import TOKEN
-from tests.support.crash_points import FOLDER, POINTS, held_file
+from tests.support.crash_points import FOLDER, POINTS, held_file, held_main
+from tests.support.forked import Forked
 
 CHAT = 42
 """Of group `main`, where there is a chat network."""
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds for anything that should happen; a wait that is in vain ends with what was seen."""
 
 FINISHING = ("answer", "done", "failure")
@@ -46,19 +46,15 @@ class HostProcess:
     async def start(self):
         """Return when it serves."""
         options = ["--tree", self.tree, "--port", str(self._port), "--network", "none"]
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.support.crash_points", "host", self._stack, *options),
-                stdout=log,
-                stderr=log,
-                env={
-                    "PATH": os.environ["PATH"],
-                    "HOME": str(self.tree.parent),
-                    "DOCKER_HOST": self.engine.host,
-                    FOLDER: str(self.points),
-                    wire.TELEGRAM_TOKEN_KEY: TOKEN,
-                },
-            )
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.tree.parent),
+            "DOCKER_HOST": self.engine.host,
+            FOLDER: str(self.points),
+            wire.TELEGRAM_TOKEN_KEY: TOKEN,
+        }
+        line = ("host", self._stack, *options)
+        self._process = await Forked.start(held_main, *line, environment=environment, out=self._log, err=self._log)
         async with self._patience():
             while not await self._ready():
                 assert self._process.returncode is None, self._log.read_text()

@@ -12,7 +12,7 @@ from kubernetes.stream import stream
 from kubernetes import client
 from nanoclaw_dev.cluster.cluster import Cluster
 
-PATIENCE = 60
+PATIENCE = 120
 # Seconds anything may take; nothing takes that long unless it fails.
 
 METADATA, OUTSIDE = "169.254.169.254", "203.0.113.7"
