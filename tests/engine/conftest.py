@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,12 @@ from nanoclaw_dev.progress import Progress
 from tests.support import cluster as support
 
 HERE = Path(__file__).parent
+
+DONE = re.compile(r"\d+ done, (created|updated|deleted|replaced) (\S+) (\S+)")
+"""What the engine notes of a resource it is through with."""
+
+Change = tuple[str, str, str]
+"""Operation, kind, name."""
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +47,23 @@ def control_plane():
             yield running
     finally:
         running.remove()
+
+
+class Doing:
+    """A step that remembers what the engine did."""
+
+    def __init__(self) -> None:
+        self._done: set[Change] = set()
+
+    def note(self, text: str) -> None:
+        if match := DONE.fullmatch(text):
+            done, kind, name = match.groups()
+            self._done.add((done.removesuffix("d"), kind, name))
+
+    def changes(self) -> set[Change]:
+        """One a resource: what is replaced is also made and deleted."""
+        replaced = {each[1:] for each in self._done if each[0] == "replace"}
+        return {each for each in self._done if each[0] == "replace" or each[1:] not in replaced}
 
 
 @dataclass
@@ -74,9 +98,11 @@ class Project:
         if not known:
             self.engine.init(self.stack)
 
-    def up(self):
-        with Progress().step("up") as step:
-            self.engine.up(self.stack, step)
+    def up(self) -> set[Change]:
+        """Each change of an object that was made, in the words of a preview."""
+        doing = Doing()
+        self.engine.up(self.stack, doing)
+        return doing.changes()
 
     def destroy(self):
         with Progress().step("destroy") as step:
@@ -97,8 +123,7 @@ class Project:
             check=False,
         )
 
-    def preview(self) -> set[tuple[str, str, str]]:
-        """(operation, kind, name) of each change."""
+    def preview(self) -> set[Change]:
         return {
             (operation, urn.split("::")[2].rsplit("$", 1)[-1].rsplit(":", 1)[-1], urn.rsplit("::", 1)[-1])
             for urn, operation in self.engine.preview(self.stack).items()

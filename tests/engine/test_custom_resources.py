@@ -50,4 +50,3 @@ def test_an_operator_finds_its_objects_and_a_newer_one_finds_the_same(project, c
         project.up()
         kept = get("external-secrets.io/v1", "externalsecrets", names.CREDENTIALS)
         assert kept["metadata"]["uid"] == external["metadata"]["uid"], "or the operator would delete the Secret"
-        project.destroy()

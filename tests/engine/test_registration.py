@@ -65,8 +65,7 @@ def test_the_stack_leaves_an_added_group_alone_and_takes_it_over_when_it_is_decl
     assert not project.engine.has_drift(project.stack)
 
     write(project, "main", image="localhost/controller:2")
-    assert project.preview() == {("update", "Deployment", names.CONTROLLER)}
-    project.up()
+    assert project.up() == {("update", "Deployment", names.CONTROLLER)}
     assert added.pod()["containers"][0]["image"] == "localhost/controller:2"
     assert added.mounted("team")
 
@@ -75,5 +74,3 @@ def test_the_stack_leaves_an_added_group_alone_and_takes_it_over_when_it_is_decl
     added.mount()
     assert added.mounted("team"), "it is the stack's now"
     assert project.preview() == set()
-
-    project.destroy()

@@ -22,6 +22,13 @@ def rendered(stack, out):
     return {file.name: file.read_text() for file in out.iterdir()}
 
 
+@pytest.fixture(scope="module")
+def dev(binaries, tmp_path_factory):
+    """The stack `dev` as it was rendered once, for tests that leave it so."""
+    out = tmp_path_factory.mktemp("dev") / "out"
+    return out, rendered("dev", out)
+
+
 def declared(stack):
     """What the program registers, where generated names end in what the recording gives all of them."""
     for each in record(stack, configuration(stack)):
@@ -68,13 +75,12 @@ def test_what_is_rendered_is_what_the_stack_declares_and_no_secret(stack, binari
     assert not any("pulumi.com" in text for text in files.values())
 
 
-def test_a_second_time_gives_the_same_files_and_takes_what_is_no_longer_there(binaries, tmp_path):
-    out = tmp_path / "out"
-    first = rendered("dev", out)
+def test_a_second_time_gives_the_same_files_and_takes_what_is_no_longer_there(dev):
+    out, first = dev
     (out / "1-service-of-yesterday.yaml").write_text("kind: Service")
 
     assert rendered("dev", out) == first
-    assert [each.name for each in tmp_path.iterdir()] == ["out"], "nothing half done is left beside it"
+    assert [each.name for each in out.parent.iterdir()] == ["out"], "nothing half done is left beside it"
 
 
 def test_encrypted_values_are_neither_needed_nor_written(binaries, tmp_path, monkeypatch):
@@ -99,9 +105,8 @@ def test_encrypted_values_are_neither_needed_nor_written(binaries, tmp_path, mon
     assert file.read_text() == text, "the stack's own file stays as it is"
 
 
-def test_a_stack_that_is_refused_leaves_the_folder_as_it_was(binaries, tmp_path):
-    out = tmp_path / "out"
-    rendered("dev", out)
+def test_a_stack_that_is_refused_leaves_the_folder_as_it_was(dev):
+    out, _ = dev
     before = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
     document = yaml.safe_load((CHECKOUT / "stacks" / "Pulumi.dev.yaml").read_text())
     del document["config"]["nanoclaw:settings"]["controller"]
