@@ -1,4 +1,4 @@
-"""`make check`: what can be known about the code without a binary of ours, in under a minute.
+"""`make check`: what can be known about the code without a binary of ours, in a minute or two on two cores.
 
 All steps run, even behind one that failed; a step's output is shown only when it failed.
 """
@@ -50,15 +50,18 @@ STATIC = (
 )
 """Steps that read the code without running it."""
 
-ON_ALL_CORES = ("--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
-"""Pytest's workers: one a core, each with files of its own, so that what a file starts is started once.
+BY_FILE = ("--dist", "loadfile", "--no-loadscope-reorder")
+"""Each of pytest's workers has files of its own, so that what a file starts is started once.
 
 In the order of their names: those that need a cluster are long and come early, and the last minutes are even."""
 
 QUICK = ("--hypothesis-profile", "quick")
 """Fewer generated examples; the whole suite has them all."""
 
-TESTS = Step("Tests that need no binary", ("pytest", "--quiet", *ON_ALL_CORES, *QUICK, "-m", WITHOUT_BINARIES))
+TESTS = Step(
+    "Tests that need no binary",
+    ("pytest", "--quiet", "--numprocesses", "auto", *BY_FILE, *QUICK, "-m", WITHOUT_BINARIES),
+)
 
 
 def environment() -> dict[str, str]:
