@@ -311,6 +311,24 @@ def test_a_name_that_an_agent_gave_a_file_does_nothing_to_the_terminal(nanoclaw,
     assert not [line for line in result.stderr.splitlines() if line.startswith("nanoclaw: all")]
 
 
+def test_one_groups_agent_does_not_keep_the_others_here(nanoclaw, there, tmp_path):
+    nanoclaw.told("import", there.root, "--yes")
+    for path in (tmp_path / "here").rglob("groups/family"):
+        (path / "endless").touch()
+        os.truncate(path / "endless", 2**43)
+    refused = nanoclaw("export", tmp_path / "back")
+    assert "group 'family': 'endless' has" in refused.stderr
+    exported = nanoclaw.told("export", tmp_path / "back", "--without-files-of", "family")
+    groups = {group["folder"]: (group["files"], group["messages"]) for group in exported["groups"]}
+    assert groups["family"] == (0, 3)
+    assert (tmp_path / "back/groups/main/notes/a.md").read_text() == "a"
+    assert not (tmp_path / "back/groups/family/CLAUDE.md").exists()
+    shown = nanoclaw("export", tmp_path / "more", "--without-files-of", "family")
+    assert "the files of family are not here" in shown.stdout
+    nobody = nanoclaw("export", tmp_path / "none", "--without-files-of", "nobody")
+    assert "there is no group 'nobody'" in nobody.stderr
+
+
 def test_what_was_exported_is_here_already(nanoclaw, there, tmp_path):
     nanoclaw.told("import", there.root, "--yes")
     nanoclaw.do(lambda house: house.send("hello", "a", client_id="c1"))

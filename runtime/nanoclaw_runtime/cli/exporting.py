@@ -7,17 +7,19 @@ own program are not part of it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from nanoclaw_runtime.cli import carrying, v1_host
-from nanoclaw_runtime.cli.errors import CommandFailed
+from nanoclaw_runtime.cli.errors import CommandFailed, Refused
 from nanoclaw_runtime.cli.importing import Tell
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract import layout
 from nanoclaw_runtime.domain import v1_outbound
+from nanoclaw_runtime.domain.errors import TransferRefused
 from nanoclaw_runtime.domain.transfer import GROUP_AREAS, Area, ChatBundle, Inventory, TaskBundle
 from nanoclaw_runtime.domain.v1_records import V1Chat, V1Message, V1Records
 
@@ -35,6 +37,7 @@ class Exported:
     tasks: int
     session: str | None
     """Alive while its files were read, which may have changed meanwhile."""
+    without_files: bool
 
 
 def see_that_it_is_free(root: Path, *, replace: bool) -> None:
@@ -50,9 +53,11 @@ def see_that_it_is_free(root: Path, *, replace: bool) -> None:
         raise CommandFailed(f"the NanoClaw host in {root} still runs: {sign}; stop it and export again")
 
 
-async def export(remote: Remote, root: Path, *, tell: Tell) -> list[Exported]:
-    """Write everything the installation has below `root`. Raises CommandFailed."""
+async def export(remote: Remote, root: Path, *, without_files: Collection[str] = (), tell: Tell) -> list[Exported]:
+    """Write everything the installation has below `root`, but for the files of some groups. Raises CommandFailed."""
     inventory = await remote.ask(Inventory, "GET", "/v1/transfer/groups")
+    if unknown := sorted({*without_files} - {group.spec.folder for group in inventory.groups}):
+        raise CommandFailed(f"there is no group {unknown[0]!r} whose files could be left out")
     tasks = await remote.ask(TaskBundle, "GET", "/v1/transfer/tasks")
     chats = await remote.ask(ChatBundle, "GET", "/v1/transfer/chats")
     rows: list[V1Message] = []
@@ -64,7 +69,7 @@ async def export(remote: Remote, root: Path, *, tell: Tell) -> list[Exported]:
         messages, answers = await carrying.messages(remote, folder), await carrying.answers(remote, folder)
         of_chat, cursors[jid] = v1_outbound.v1_messages(jid, messages, answers, inventory.assistant_name)
         rows += of_chat
-        files, size = await _fetch_files(remote, root, folder)
+        files, size = (0, 0) if folder in without_files else await _fetch_files(remote, root, folder)
         exported.append(
             Exported(
                 folder=folder,
@@ -75,6 +80,7 @@ async def export(remote: Remote, root: Path, *, tell: Tell) -> list[Exported]:
                 answers=len(answers),
                 tasks=sum(task.folder == folder for task in tasks.tasks),
                 session=group.session,
+                without_files=folder in without_files,
             )
         )
     await carrying.fetch_files(remote, v1_host.place(root, Area.GLOBAL), Area.GLOBAL)
@@ -86,10 +92,15 @@ async def export(remote: Remote, root: Path, *, tell: Tell) -> list[Exported]:
 
 
 async def _fetch_files(remote: Remote, root: Path, folder: str) -> tuple[int, int]:
-    """How many files a group has, and how many bytes."""
-    taken = [
-        await carrying.fetch_files(remote, v1_host.place(root, area, folder), area, folder) for area in GROUP_AREAS
-    ]
+    """How many files a group has, and how many bytes. What its agent made of them must not keep the others' here."""
+    try:
+        taken = [
+            await carrying.fetch_files(remote, v1_host.place(root, area, folder), area, folder) for area in GROUP_AREAS
+        ]
+    except (Refused, TransferRefused) as error:
+        raise CommandFailed(
+            f"group {folder!r}: {error}; with --without-files-of {folder} everything else is exported"
+        ) from error
     return sum(one.files for one in taken), sum(one.bytes for one in taken)
 
 

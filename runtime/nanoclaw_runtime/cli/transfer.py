@@ -62,6 +62,9 @@ def export_host(
     directory: Annotated[Path, typer.Argument(help="Folder to write; made when it is missing.", file_okay=False)],
     *,
     replace: Annotated[bool, typer.Option("--replace", help="Also into the folder of a host that is there.")] = False,
+    without_files_of: Annotated[
+        list[str] | None, typer.Option(help="Leave this group's files out, not its messages; may be given again.")
+    ] = None,
 ) -> None:
     """Write everything as the folder of a NanoClaw v1 host, which can go on from there."""
     options: Options = context.obj
@@ -69,7 +72,8 @@ def export_host(
     async def work() -> bool:
         exporting.see_that_it_is_free(directory, replace=replace)
         async with await Remote.connect(options.target) as remote:
-            exported = await exporting.export(remote, directory, tell=_progress(options))
+            without = without_files_of or ()
+            exported = await exporting.export(remote, directory, without_files=without, tell=_progress(options))
         if options.json:
             line(render.dump(transfer_view.exported_document(exported, str(directory))))
         else:

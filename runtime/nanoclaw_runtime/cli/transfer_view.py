@@ -61,7 +61,7 @@ def exported_document(exported: Sequence[Exported], folder: str) -> dict[str, An
     return {"folder": folder, "groups": [asdict(one) for one in exported]}
 
 
-def exported_table(exported: Iterable[Exported], folder: str) -> RenderableType:
+def exported_table(exported: Sequence[Exported], folder: str) -> RenderableType:
     table = _table("group", "files", "size", "messages", "unanswered", "answers", "tasks")
     parts: list[RenderableType] = [table]
     for one in exported:
@@ -71,6 +71,7 @@ def exported_table(exported: Iterable[Exported], folder: str) -> RenderableType:
             parts.append(
                 Text(f"an agent works in {one.folder}: what it writes now is not here; export again once it ended")
             )
+    parts += [Text(f"the files of {one.folder} are not here") for one in exported if one.without_files]
     parts.append(Text(f"written to {folder}; secrets are not: the host there needs its .env"))
     return Group(*parts)
 
