@@ -17,6 +17,8 @@ from nanoclaw_runtime.contract.config import ControllerConfig, Platform
 from nanoclaw_runtime.contract.layout import agent_mounts
 
 AGENT: Final = "agent"
+_SHARED: Final = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace")
+# The last one among the pod's own containers: who sees the processes beside it sees their files, a token among them.
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,9 @@ def isolation(config: ControllerConfig) -> tuple[Rule, ...]:
         capabilities = f"(each.name == {text(one.name)} ? {mine} : {capabilities})"
     return (
         Rule(
-            " && ".join(f"!{SPEC}.?{name}.orValue(false)" for name in ("hostNetwork", "hostPID", "hostIPC"))
+            " && ".join(f"!{SPEC}.?{name}.orValue(false)" for name in _SHARED)
             + f" && {each('each.?ports.orValue([]).all(port, port.?hostPort.orValue(0) == 0)')}",
-            "agents stay out of the node's network and processes; take hostNetwork, hostPID, hostIPC and hostPort away",
+            f"agents stay out of the node's network and others' processes; take {', '.join(_SHARED)} and hostPort away",
         ),
         Rule(
             each(

@@ -121,6 +121,7 @@ MUTATIONS = [
     pytest.param(spec(hostNetwork=True), "out of the node's network", id="hostNetwork"),
     pytest.param(spec(hostPID=True), "out of the node's network", id="hostPID"),
     pytest.param(spec(hostIPC=True), "out of the node's network", id="hostIPC"),
+    pytest.param(spec(shareProcessNamespace=True), "others' processes", id="processes of the container beside it"),
     pytest.param(container(ports=[{"containerPort": 80, "hostPort": 80}]), "out of the node's network", id="hostPort"),
     pytest.param(security(allowPrivilegeEscalation=True), "never privileged", id="escalation"),
     pytest.param(security(capabilities={"drop": ["ALL"], "add": ["CHOWN"]}), "drop ALL", id="added capability"),
