@@ -167,11 +167,13 @@ async def test_nobody_counts_as_gone_for_the_time_in_which_the_api_server_was(
         proxy.away = True
         await until(lambda: presence.peers()["n2"].silent > 2 * SETTINGS.gone_after)
         assert silent() < SETTINGS.gone_after
+        assert presence.peers()["n2"].address == "n2:8080"
         looks = proxy.requests.count("list")
         proxy.away = False
         await proxy.seen("list", looks + 2)
         assert silent() < SETTINGS.gone_after
         await until(lambda: silent() > SETTINGS.gone_after)  # it is gone indeed
+        assert presence.peers()["n2"].address == ""  # an agent's pod may have it now, and wait for our token
         life.cancel()
         await asyncio.gather(life, return_exceptions=True)
 

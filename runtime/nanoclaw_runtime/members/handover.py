@@ -69,6 +69,8 @@ class Handover:
 
     async def _refusal(self, place: Place, message: Message) -> str | None:
         """Why the other member did not take it; None when it has it."""
+        if not place.address:
+            return place.trouble
         try:
             response = await self._http.post(
                 f"http://{place.address}/v1/groups/{message.folder}/messages",

@@ -49,7 +49,7 @@ class Peer:
 
     node: str
     address: str
-    """Host and port."""
+    """Host and port; empty when it may be another pod's by now, which must not be told our token."""
     silent: float
     """Seconds without a sign of life."""
 
@@ -110,9 +110,7 @@ class Presence:
     def peers(self) -> dict[str, Peer]:
         """Every member that ever was, by its node; the clock of each runs since we saw it change."""
         now = _now()
-        return {
-            node: Peer(node, _annotation(seen.lease, ADDRESS), now - seen.changed) for node, seen in self._seen.items()
-        }
+        return {node: Peer(node, self._address_of(seen), now - seen.changed) for node, seen in self._seen.items()}
 
     def members(self) -> list[Member]:
         """As the assignment takes them: silent for the time in which we would have heard them, and no longer."""
@@ -127,6 +125,11 @@ class Presence:
             )
             for node, seen in self._seen.items()
         ]
+
+    def _address_of(self, seen: _Seen) -> str:
+        """Of a member that does not believe itself any more nobody knows whether its pod is there."""
+        heard = self._looked - seen.changed < self._gone_after / 2
+        return _annotation(seen.lease, ADDRESS) if heard else ""
 
     def watched(self) -> float:
         """Seconds since this member began to look: of a node without a lease nobody can tell more."""
