@@ -455,6 +455,14 @@ async def test_a_pod_that_only_says_that_it_lives_is_given_up(bridged, monkeypat
             await listed(bridged)
 
 
+async def test_a_pod_whose_archive_comes_by_drops_is_given_up(bridged, monkeypatch):
+    monkeypatch.setattr(controllers_end, "PATIENCE", 0.5)
+    header = tar(("a", b"", {"size": 2**30}), end=False)
+    async with liar(bridged, [Piece(header), *[Piece(b"x")] * 5000, Done()]):
+        with pytest.raises(StreamEnded, match="says nothing"):
+            await given_out(bridged)
+
+
 async def test_a_pod_that_does_not_say_whether_it_has_the_files_is_given_up(bridged, monkeypatch):
     monkeypatch.setattr(controllers_end, "PATIENCE", 0.3)
     async with liar(bridged, [Alive()] * 100):

@@ -36,6 +36,8 @@ RATE: Final = 400
 BURST: Final = 1000
 """Messages of less than a piece that are taken from a pod."""
 SMALL: Final = 64 * 1024
+SLOWEST: Final = 16 * 1024
+"""Bytes a second at which an archive has to come from a pod: it keeps a thread, and whoever exports all groups."""
 
 
 class Errand:
@@ -44,6 +46,7 @@ class Errand:
     def __init__(self, channel: Channel[FromPod]) -> None:
         self._channel = channel
         self._pace = Pace(RATE, BURST)
+        self._waited, self._came = 0.0, 0
 
     async def listing(self, area: Area) -> FileList:
         """Raises TransferRefused, StreamEnded."""
@@ -121,8 +124,11 @@ class Errand:
 
     async def piece(self) -> bytes:
         """The next one of an archive; none at its end. Raises TransferRefused, StreamEnded."""
-        message = await self._following(PATIENCE)
+        begun = asyncio.get_running_loop().time()
+        message = await self._following(min(PATIENCE, PATIENCE + self._came / SLOWEST - self._waited))
+        self._waited += asyncio.get_running_loop().time() - begun
         if isinstance(message, Piece) and message.content:
+            self._came += len(message.content)
             return message.content
         _done(message)
         return b""
