@@ -288,6 +288,13 @@ def test_what_a_crash_left_behind_is_swept_and_never_sent(here, there):
     assert names(here) == ["a", "b"]
 
 
+def test_a_path_outside_removes_none_of_those_before_it(here):
+    written(here, {"a": b"a"})
+    with pytest.raises(TransferRefused):
+        archive.remove(here, ["a", "../b"])
+    assert paths(here) == ["a"]
+
+
 def test_files_are_removed_with_the_folders_they_leave_empty(here, tmp_path):
     written(here, {"a/b/c": b"1", "a/d": b"2", "e/f": b"3"})
     written(tmp_path, {"outside/keep": b"keep"})

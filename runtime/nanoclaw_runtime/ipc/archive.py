@@ -150,10 +150,13 @@ def unpack(root: Path, read: Callable[[int], bytes], wanted: Wanted = everything
 
 
 def remove(root: Path, paths: Sequence[str]) -> int:
-    """Remove files, and the folders that are empty then; how many files were there. Raises OSError."""
+    """Remove files, and the folders that are empty then; how many files were there.
+
+    Raises TransferRefused for a path that is none, and nothing has changed then.
+    """
     removed = 0
-    for path in paths:
-        *above, name = _parts(path)
+    for parts in [_parts(path) for path in paths]:
+        *above, name = parts
         try:
             with walked_folder(root, *above) as folder:
                 os.unlink(name, dir_fd=folder)
