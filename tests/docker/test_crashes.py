@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.bot_api import BotApi
-from tests.support.host_process import CHAT, HostProcess, finished, published, texts
+from tests.support.host_process import CHAT, HostProcess, finished, published, running, texts
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -107,6 +107,7 @@ async def test_what_an_agent_asks_for_is_done_once(make_host):
     host.arm("request carried out")
     sent = [await host.send("tell dinner is ready; schedule interval 3600000 | water the plants")]
     await host.held("request carried out")
+    await host.events_until(running)  # or it would be another agent that asks, in another session
     assert host.requests()
     await host.kill()
     await host.start()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
 import os
 import runpy
 import sys
@@ -25,12 +24,11 @@ import yaml
 from google.protobuf import json_format
 from pulumi.runtime import mocks
 
+from tests.support.forkserver import FORKS
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 STACKS = sorted(file.stem for file in (Path(__file__).parent / "golden").glob("*.yaml"))
 """The stacks of this project: each has a golden file. Others in the folder are somebody's own."""
-
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["nanoclaw_infra.installation", "pulumi.runtime.mocks"])
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"
 SECRET = "1b47061264138c4ac30d75fd1eb44270"
@@ -91,13 +89,19 @@ class _Monitor(mocks.MockMonitor):
 
 def configuration(stack: str, changes: Mapping[str, Any] | None = None) -> dict[str, str]:
     """The configuration of a committed stack as the engine hands it over, maps sorted; `changes` replace whole keys."""
-    project = yaml.safe_load((CHECKOUT / "Pulumi.yaml").read_text())
+    project = _committed(CHECKOUT / "Pulumi.yaml")
     defaults = {f"nanoclaw:{key}": entry["default"] for key, entry in project["config"].items() if "default" in entry}
-    written = yaml.safe_load((CHECKOUT / "stacks" / f"Pulumi.{stack}.yaml").read_text())["config"]
+    written = _committed(CHECKOUT / "stacks" / f"Pulumi.{stack}.yaml")["config"]
     merged = defaults | written | dict(changes or {})
     return {
         key: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for key, value in merged.items()
     }
+
+
+@functools.cache
+def _committed(file: Path) -> dict[str, Any]:
+    """A document that nobody may change."""
+    return yaml.safe_load(file.read_text())
 
 
 def settings(stack: str) -> dict[str, Any]:
@@ -125,8 +129,8 @@ def _answer(question: str) -> str:
         kubeconfig.parent.mkdir()
         kubeconfig.touch()
         environment = os.environ | VARIABLES | {"HOME": home, "NANOCLAW_KUBECONFIG": str(kubeconfig)}
-        ours, theirs = _PROCESSES.Pipe(duplex=False)
-        child = _PROCESSES.Process(target=_answer_in_child, args=(question, dict(environment), theirs))
+        ours, theirs = FORKS.Pipe(duplex=False)
+        child = FORKS.Process(target=_answer_in_child, args=(question, dict(environment), theirs))
         child.start()
         theirs.close()
         try:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["nanoclaw_runtime.cli", "tests.support.crash_points"])
+from tests.support.forkserver import FORKS
 
 
 class Forked:
@@ -32,7 +30,7 @@ class Forked:
     ) -> Forked:
         """`main` runs as if this line had been typed in this environment; what it writes is appended to the files."""
         line = ["nanoclaw", *map(str, arguments)]
-        process = _FORKS.Process(target=_become, args=(main, line, dict(environment), out, err), daemon=True)
+        process = FORKS.Process(target=_become, args=(main, line, dict(environment), out, err), daemon=True)
         await asyncio.to_thread(process.start)  # the first one waits for the imports
         return cls(process)
 

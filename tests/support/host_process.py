@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import ssl
 import subprocess
 
 import httpx
@@ -22,6 +23,9 @@ CHAT = 42
 
 PATIENCE = 120.0
 """Seconds for anything that should happen; a wait that is in vain ends with what was seen."""
+
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients that are made at each look: by default each reads all certificates of the world."""
 
 FINISHING = ("answer", "done", "failure")
 """Events that say of messages that they are over."""
@@ -153,7 +157,9 @@ class HostProcess:
         file = self.tree / "store" / "api-token"
         token = file.read_text().strip() if file.exists() else ""
         headers = {"Authorization": f"Bearer {token}"}
-        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}", headers=headers, timeout=PATIENCE)
+        return httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self._port}", headers=headers, timeout=PATIENCE, verify=_NO_TLS
+        )
 
     @contextlib.asynccontextmanager
     async def _patience(self, seen=()):
@@ -172,6 +178,11 @@ def finished(events):
 def published(events):
     """Session and ordinal of every answer."""
     return [(event["payload"]["session"], event["payload"]["ordinal"]) for event in events if event["type"] == "answer"]
+
+
+def running(events):
+    """Whether a session is known to have its input."""
+    return any(event["type"] == "session" and event["payload"]["state"] == "running" for event in events)
 
 
 def texts(events):
