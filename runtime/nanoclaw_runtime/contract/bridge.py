@@ -41,8 +41,8 @@ READY_FILE: Final = f"{OWN_DIR}/ready"
 """There when folders are made, files are fetched and everything that waited has arrived."""
 
 START_SECONDS: Final = 20
-"""For the container to be ready, before it is started anew. A pod that is deleted meanwhile goes only when they are over:
-the kubelet ends a hook for nobody."""
+"""For the container to be ready, before it is started anew. The kubelet ends a hook for nobody: a pod that is deleted
+meanwhile goes only when they are over."""
 STARTED: Final = ("timeout", str(START_SECONDS), "sh", "-c", f"until test -e {ROOT}/{READY_FILE}; do sleep 0.05; done")
 """What the kubelet runs in the container, and waits for before it starts the agent."""
 
