@@ -219,8 +219,8 @@ def report(about: str, found: dict[str, Times], follow_ups: dict[str, list[float
         f"{about}, when done {os.getloadavg()[0]:.1f}. The reference agent, image present, one node, {rounds} rounds "
         "of each kind in turns; what ended before goes and is parked anew meanwhile. The agent has its input when its "
         "stdin is closed behind it; for ours the time begins with the message's commit, for the Job made by hand with "
-        "the call that creates it, for Docker with the start of `docker run`. All claims are folders of the node: a disk "
-        "that is attached anew takes as long as its kind does, with either transport."
+        "the call that creates it, for Docker with the start of `docker run`. All claims are folders of the node: a "
+        "disk that is attached anew takes as long as its kind does, with either transport."
     )
     ways = (
         "`cold`: nothing of the group is there. `from zero`: its StatefulSet is, with no replica. `parked`: an agent "
