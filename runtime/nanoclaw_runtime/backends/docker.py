@@ -35,7 +35,7 @@ FIRST_LOOK: Final = 0.1
 LAST_LOOK: Final = 1.0
 """Seconds between two looks at a container that is being started; one is up after about 0.3."""
 
-UNDONE_WITHIN: Final = 5.0
+UNDONE_WITHIN: Final = 20.0
 """Seconds a start that is undone gets to show its container, which is then removed."""
 
 SWEEP: Final = 5.0
