@@ -92,7 +92,8 @@ async def test_a_message_is_answered_by_an_agent_of_no_known_user(chat, core):
     answer = await chat.answer(await chat.send("Team_42", "write notes.txt remember me; read notes.txt"))
     session = f"{labels.SESSION}={answer.payload['session']}"
     (pod,) = await chat.client.list(PODS, namespace=chat.namespace, labels=session)
-    told = run(core, chat.namespace, pod["metadata"]["name"], "sh", "-c", 'exec 2>&1; id -u; id -g; echo "$HOME"; touch /new')
+    asked = 'exec 2>&1; id -u; id -g; echo "$HOME"; touch /new'
+    told = run(core, chat.namespace, pod["metadata"]["name"], "sh", "-c", asked)
 
     assert "remember me" in answer.payload["text"]
     assert told.split("\n")[:3] == [str(USER), "0", "/home/node"]
