@@ -147,6 +147,8 @@ async def test_a_turn_that_outlives_the_deadline_of_a_change_is_told_once_and_be
 ):
     scene, changed = scenes[WORKS], runtime(transport=str(transport), switchDeadline=DEADLINE)
     with kept(directions, f"another transport than {transport} → {transport}, behind switchDeadline"):
+        before = await scene.say("before")
+        await scene.over(before.payload["session"])  # else the long turn is a follow-up of it
         sent = await scene.send(f"sleep {LONG_TURN}; echo {transport} at last")
         session = await scene.running(sent)
         await asyncio.to_thread(installation.change, changed)
