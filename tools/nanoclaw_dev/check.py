@@ -50,8 +50,8 @@ STATIC = (
 )
 """Steps that read the code without running it."""
 
-BY_FILE = ("--dist", "loadfile", "--no-loadscope-reorder")
-"""Each of pytest's workers has files of its own, so that what a file starts is started once.
+ON_ALL_CORES = ("--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
+"""Pytest's workers: one a core, each with files of its own, so that what a file starts is started once.
 
 In the order of their names: those that need a cluster are long and come early, and the last minutes are even."""
 
@@ -60,7 +60,7 @@ QUICK = ("--hypothesis-profile", "quick")
 
 TESTS = Step(
     "Tests that need no binary",
-    ("pytest", "--quiet", "--numprocesses", "auto", *BY_FILE, *QUICK, "-m", WITHOUT_BINARIES),
+    ("pytest", "--quiet", *ON_ALL_CORES, *QUICK, "-m", WITHOUT_BINARIES),
 )
 
 

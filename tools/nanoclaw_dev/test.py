@@ -14,9 +14,6 @@ from nanoclaw_dev.errors import SetupError
 from nanoclaw_dev.paths import CHECKOUT
 from nanoclaw_dev.progress import Progress
 
-WORKERS = (os.cpu_count() or 1) + 1
-"""One more than cores: half of what a test of a cluster takes it waits for pods."""
-
 CLOSING = re.compile(r"=+ .*\b(passed|failed|error|errors|skipped|deselected|no tests ran)\b.* =+")
 """Pytest's own last line."""
 
@@ -71,8 +68,7 @@ def _no_node() -> str | None:
 def _pytest(progress: Progress) -> tuple[Outcome, str]:
     """All tests but those of `make matrix`, with their output as it comes; the closing line is returned."""
     started = time.monotonic()
-    workers = ["--numprocesses", str(WORKERS), *check.BY_FILE]
-    command = [str(PROGRAMS / "pytest"), *workers, "-m", "not wide and not matrix"]
+    command = [str(PROGRAMS / "pytest"), *check.ON_ALL_CORES, "-m", "not wide and not matrix"]
     process = subprocess.Popen(
         command,
         cwd=CHECKOUT,
