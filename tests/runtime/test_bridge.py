@@ -337,6 +337,19 @@ async def test_an_input_that_a_power_cut_brought_back_is_told_again(bridged, box
         assert texts(pod) == []
 
 
+async def test_an_input_that_goes_while_it_is_looked_for_does_not_hide_the_others(bridged, box):
+    for number in range(40):
+        await box.send(f"{number}", [number], recorded)
+    files = SessionFiles(bridged.tree, "main", "s1")
+    *gone, (kept, _) = files.inputs()
+    folder = bridged.tree / "data/ipc/main/inputs/s1"
+    going = asyncio.get_running_loop().run_in_executor(None, lambda: [(folder / name).unlink() for name, _ in gone])
+    looks = [await asyncio.to_thread(files.inputs)]
+    while not going.done():
+        looks.append(await asyncio.to_thread(files.inputs))
+    assert all(kept in dict(look) for look in looks)
+
+
 async def test_what_is_asked_of_a_stream_that_has_just_begun_is_answered_with_all_that_was_taken(
     bridged, box, monkeypatch
 ):

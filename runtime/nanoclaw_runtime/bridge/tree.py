@@ -47,12 +47,13 @@ class SessionFiles:
     def inputs(self) -> list[File]:
         """What the agent has not taken as far as is known, in the order in which it should have it."""
         try:
-            with self._input() as here, os.scandir(here) as entries:
-                found = [(each.name, each.stat(follow_symlinks=False).st_mtime_ns) for each in entries]
+            with self._input() as here:
+                names = [name for name in os.listdir(here) if mailbox.is_input(name)]
+                found = [(name, _version(here, name)) for name in names]
         except FileNotFoundError:
             return []
-        # `_close` last: an agent that has seen it takes nothing more.
-        return sorted(each for each in found if mailbox.is_input(each[0]))
+        # One that goes during the look must not hide the others. `_close` last: who has seen it takes nothing more.
+        return sorted((name, version) for name, version in found if version is not None)
 
     def input(self, name: str) -> bytes | None:
         """None when it is gone."""
