@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from nanoclaw_dev.cluster.cluster import Cluster
@@ -12,6 +13,11 @@ from nanoclaw_dev.cluster.control_plane import ControlPlane
 from tests.support import cluster as support
 
 settings.register_profile("quick", max_examples=20)  # for `make check`; `make test` takes the usual hundred
+
+_BY_DEFAULT = structlog.get_config()["processors"][:-1]
+_PLAIN = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+# As in the product: colouring the source of every frame takes longer than most of what raises it.
+structlog.configure(processors=[*_BY_DEFAULT, _PLAIN])
 
 
 @pytest.fixture(scope="session")

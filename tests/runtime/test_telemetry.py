@@ -28,12 +28,13 @@ REFUSED = Diagnosis(FailureKind.IMAGE, "no such image", "It cannot start.")
 @pytest.fixture
 def log():
     root, stream = logging.getLogger(), io.StringIO()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, processors = root.handlers[:], root.level, structlog.get_config()["processors"]
     configure_logging(stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+    structlog.configure(processors=processors)
 
 
 def test_our_events_and_those_of_libraries_look_alike(log):
