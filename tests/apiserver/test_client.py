@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,30 @@ async def test_an_address_nobody_listens_on_is_unavailable(
     async with await KubeClient.connect(kubeconfig) as client:
         with pytest.raises(Unavailable, match="cannot be reached"):
             await client.request("GET", "/version", Target("get", "version"), repeat=False)
+
+
+async def test_a_call_that_is_cancelled_leaves_no_connection_behind(apiserver: ControlPlane) -> None:
+    """At whatever moment: a loop that ends soon after would leave its socket open."""
+    before = open_sockets()
+    for ticks in range(60):
+        async with await KubeClient.connect(apiserver.kubeconfig) as client:
+            await client.version()  # so that there is a connection for the next one
+            cancelled = asyncio.create_task(client.list(PODS, namespace="default"))
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            cancelled.cancel()
+            await asyncio.gather(cancelled, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert open_sockets() <= before
+
+
+def open_sockets() -> set[str]:
+    """Of this process, by what the kernel calls them."""
+    found = set[str]()
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the folder itself
+            found |= {name} if (name := str(each.readlink())).startswith("socket:") else set()
+    return found
 
 
 async def test_the_contracts_role_is_enough(admin: KubeClient, controller: KubeClient, namespace: str) -> None:

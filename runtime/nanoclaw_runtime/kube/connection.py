@@ -21,6 +21,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME, SERVICE_TOKEN_FILENAME
 
 from nanoclaw_runtime.kube.errors import NotConfigured
+from nanoclaw_runtime.kube.http import Answer
 
 NAMESPACE_FILE: Final = Path(SERVICE_TOKEN_FILENAME).with_name("namespace")
 
@@ -82,6 +83,7 @@ def _client(configuration: Configuration, *, connections: int) -> ApiClient:
     rest = client.rest_client
     rest.pool_manager = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections, ssl=rest.ssl_context, socket_factory=_socket),
+        response_class=Answer,
         # As every other client does, never through a proxy to this machine itself.
         trust_env=not _is_loopback(configuration.host),
     )

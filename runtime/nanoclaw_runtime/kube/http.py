@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
@@ -20,6 +21,21 @@ CONNECT_TIMEOUT: Final = 10.0
 """Seconds."""
 TRANSPORT: Final = (aiohttp.ClientError, TimeoutError, OSError)
 """What a connection raises that does not come about, or breaks."""
+
+
+class Answer(aiohttp.ClientResponse):
+    """One that is given up at once, be it that nothing of it has come yet.
+
+    A farewell over TLS would keep the socket until the server answers it, maybe longer than we run. A connection
+    whose answer was read to its end went back to the pool before. What was sent over a WebSocket may still be on its
+    way: that one is `attach`'s to give up.
+    """
+
+    def close(self) -> None:
+        connection = None if self.status == HTTPStatus.SWITCHING_PROTOCOLS else self.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+        super().close()
 
 
 @dataclass(frozen=True)
@@ -48,17 +64,7 @@ async def sent(
     try:
         yield response
     finally:
-        _leave(response)
-
-
-def _leave(response: aiohttp.ClientResponse) -> None:
-    """Give up what is not read yet. A connection whose answer was read to its end went back to the pool before.
-
-    At once: a farewell over TLS would keep the socket until the server answers it, maybe longer than we run.
-    """
-    if response.connection is not None and response.connection.transport is not None:
-        response.connection.transport.abort()
-    response.close()
+        response.close()
 
 
 async def serialized(client: ApiClient, request: Request) -> tuple[Any, ...]:
