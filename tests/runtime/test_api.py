@@ -88,7 +88,7 @@ async def following(http, path, **more):
                 key, _, value = line.decode().rstrip("\n").partition(": ")
                 if key:
                     fields[key] = value
-                elif "id" in fields:
+                elif "data" in fields:
                     yield int(fields["id"]), fields["event"], json.loads(fields["data"])
                     fields = {}
 
@@ -296,6 +296,16 @@ async def test_a_stream_resumes_behind_the_last_event_seen(house, http):
         assert (await anext(events))[0] == 3
 
 
+async def test_a_stream_of_what_is_new_says_from_where_it_goes_on(house, http):
+    """So that one who loses it before the first event misses nothing."""
+    for text in "ab":
+        await house.controller.says("main", text)
+    async with http.get("/v1/groups/main/events") as answer:
+        assert await answer.content.readuntil(b"\n\n") == b": connected\nid: 2\n\n"
+        await house.controller.says("main", "c")
+        assert await answer.content.readline() == b"id: 3\n"
+
+
 async def test_a_groups_stream_tells_only_of_the_group(house, http):
     await house.controller.says("main", "a")
     await house.controller.says("team", "b")
@@ -324,8 +334,8 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(house, http):
 async def test_a_silent_stream_has_heartbeats():
     closing = asyncio.Event()
     controller = SmallController()
-    text = stream.lines(controller.events(after=0, folder=None), closing, heartbeat=0.001)
-    assert await anext(text) == ": connected\n\n"
+    text = stream.lines(controller.events(after=0, folder=None), 0, closing, heartbeat=0.001)
+    assert await anext(text) == ": connected\nid: 0\n\n"
     assert await anext(text) == ": nothing new\n\n"
     await controller.says("main", "a")
     while (piece := await anext(text)).startswith(":"):
@@ -338,7 +348,7 @@ async def test_a_silent_stream_has_heartbeats():
 
 async def test_a_slow_reader_makes_nobody_hold_events():
     controller = SmallController()
-    text = stream.lines(controller.events(after=0, folder=None), asyncio.Event())
+    text = stream.lines(controller.events(after=0, folder=None), 0, asyncio.Event())
     await anext(text)
     for number in range(100):
         await controller.says("main", str(number))

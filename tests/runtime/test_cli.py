@@ -145,10 +145,11 @@ def test_a_failed_session_is_no_end_of_the_wait():
 @given(texts=st.lists(st.text(), max_size=5), cut=st.integers(1, 40))
 def test_a_stream_is_read_in_any_chunking(texts, cut):
     sent = [Event(number, "main", EventType.ANSWER, {"text": text}, NOW) for number, text in enumerate(texts)]
-    wire = (": connected\n\n" + "".join(f"{encode(one)}: nothing new\n\n" for one in sent)).encode()
+    wire = (": connected\nid: 0\n\n" + "".join(f"{encode(one)}: nothing new\n\n" for one in sent)).encode()
     reader = StreamReader()
     read = [found for start in range(0, len(wire), cut) for found in reader.feed(wire[start : start + cut])]
     assert read == [schemas.EventView.of(one) for one in sent]
+    assert reader.position == (sent[-1].id if sent else 0)
 
 
 # Where the installation is

@@ -34,6 +34,11 @@ class Served:
         app = create_app(self.controller, lambda: TOKEN, Metrics())
         self.task = asyncio.create_task(serve_on(app, listen("127.0.0.1", self.port)))
 
+    async def followed(self):
+        """Return when somebody follows its events."""
+        while not self.controller.followers:
+            await asyncio.sleep(0.01)
+
     async def end(self):
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
@@ -67,6 +72,32 @@ async def test_events_go_on_behind_a_restart_of_the_controller(served, remote):
     await served.begin()
     await served.controller.says("main", "two")
     assert (await anext(events)).payload["text"] == "two"
+    await events.aclose()
+
+
+async def test_what_happens_while_a_stream_is_lost_before_its_first_event_is_told(served, remote):
+    events = remote.events("main", after=None)
+    coming = asyncio.create_task(anext(events))
+    await served.followed()
+    await served.end()
+    await served.controller.says("main", "meanwhile")
+    await served.begin()
+    assert (await coming).payload["text"] == "meanwhile"
+    await events.aclose()
+
+
+async def test_events_go_on_behind_a_controller_that_could_not_serve_for_a_moment(served, remote):
+    await served.controller.says("main", "one")
+    events = remote.events("main", after=0)
+    await anext(events)
+    coming = asyncio.create_task(anext(events))
+    served.controller.broken = True
+    await served.end()
+    await served.begin()
+    await served.controller.refused.wait()
+    served.controller.broken = False
+    await served.controller.says("main", "two")
+    assert (await coming).payload["text"] == "two"
     await events.aclose()
 
 

@@ -25,6 +25,8 @@ class SmallController:
         self.followers = 0
         self.health = [Check("database", ok=True, detail="fine")]
         self.broken = False
+        self.refused = asyncio.Event()
+        """Set when somebody met it broken."""
         self._changed = asyncio.Condition()
 
     async def accept(self, folder, text, *, sender, sender_name, client_id=None) -> Accepted:
@@ -56,10 +58,16 @@ class SmallController:
 
     async def history(self, folder, *, after=0, limit=100) -> list[Message]:
         self._known(folder)
+        if self.broken:
+            self.refused.set()
+            raise StoreFailed("the database is locked; try again")
         return [message for message in self.messages if message.folder == folder and message.id > after][:limit]
 
+    async def last_event(self) -> int:
+        return len(self.published)
+
     async def events(self, *, after, folder) -> AsyncIterator[Event]:
-        position = len(self.published) if after is None else after
+        position = after
         self.followers += 1
         try:
             while True:

@@ -154,8 +154,7 @@ def _events(controller: ControllerView, closing: asyncio.Event) -> APIRouter:
         last_event_id: Annotated[int | None, Header(ge=0, le=LARGEST)] = None,
     ) -> stream.EventStream:
         """Every group's events. A client that comes back names the last id it has seen."""
-        position = after if last_event_id is None else last_event_id
-        return stream.response(controller.events(after=position, folder=None), closing)
+        return await _stream(controller, last_event_id, after, None, closing)
 
     @router.get("/groups/{folder}/events", response_class=stream.EventStream)
     async def group_events(
@@ -164,10 +163,19 @@ def _events(controller: ControllerView, closing: asyncio.Event) -> APIRouter:
         last_event_id: Annotated[int | None, Header(ge=0, le=LARGEST)] = None,
     ) -> stream.EventStream:
         await controller.history(folder, limit=1)  # refuses a group that is not there before the stream begins
-        position = after if last_event_id is None else last_event_id
-        return stream.response(controller.events(after=position, folder=folder), closing)
+        return await _stream(controller, last_event_id, after, folder, closing)
 
     return router
+
+
+async def _stream(
+    controller: ControllerView, seen: int | None, after: int | None, folder: str | None, closing: asyncio.Event
+) -> stream.EventStream:
+    """Behind what the client has seen or asked for; only what is new when it said neither."""
+    position = after if seen is None else seen
+    if position is None:
+        position = await controller.last_event()
+    return stream.response(controller.events(after=position, folder=folder), position, closing)
 
 
 def _probes(controller: ControllerView, metrics: Metrics) -> APIRouter:

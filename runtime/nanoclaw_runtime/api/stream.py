@@ -26,10 +26,14 @@ def encode(event: Event) -> str:
 
 
 async def lines(
-    events: AsyncIterator[Event], closing: asyncio.Event, *, heartbeat: float = HEARTBEAT
+    events: AsyncIterator[Event], position: int, closing: asyncio.Event, *, heartbeat: float = HEARTBEAT
 ) -> AsyncGenerator[str, None]:
-    """The stream's text until `closing` is set; a comment whenever nothing came for `heartbeat` seconds."""
-    yield ": connected\n\n"
+    """The stream's text until `closing` is set; a comment whenever nothing came for `heartbeat` seconds.
+
+    It begins with `position`, the id behind which the events are: a client that loses the stream before its first
+    event then knows from where to go on.
+    """
+    yield f": connected\nid: {position}\n\n"
     stop = asyncio.create_task(closing.wait(), name="end of event stream")
     following = asyncio.create_task(_next(events), name="next event")
     try:
@@ -57,9 +61,10 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
 
-def response(events: AsyncIterator[Event], closing: asyncio.Event) -> EventStream:
+def response(events: AsyncIterator[Event], position: int, closing: asyncio.Event) -> EventStream:
+    """See `lines`."""
     return EventStream(
-        _closed_with_request(lines(events, closing)),
+        _closed_with_request(lines(events, position, closing)),
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 

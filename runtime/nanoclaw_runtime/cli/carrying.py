@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from nanoclaw_runtime.cli.errors import Away, CommandFailed, NotReachable, Refused
-from nanoclaw_runtime.cli.remote import PATIENCE, RECONNECT, UNAVAILABLE, Remote, part
+from nanoclaw_runtime.cli.errors import UNAVAILABLE, Away, CommandFailed, NotReachable, Refused
+from nanoclaw_runtime.cli.remote import PATIENCE, RECONNECT, Remote, part
 from nanoclaw_runtime.domain.transfer import (
     AnswerPage,
     Area,

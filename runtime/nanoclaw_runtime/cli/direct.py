@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httpx
 
-from nanoclaw_runtime.cli.errors import Away, CommandFailed, NotReachable
+from nanoclaw_runtime.cli.errors import UNAVAILABLE, Away, CommandFailed, NotReachable
 from nanoclaw_runtime.cli.transport import Headers
 
 CONNECT: Final = 10.0
@@ -57,7 +57,8 @@ class Direct:
         with self._told():
             async with self._client.stream("GET", path, headers=dict(headers), timeout=patient) as answer:
                 if answer.status_code >= 400:
-                    raise NotReachable(f"the controller answered with status {answer.status_code}")
+                    kind = Away if answer.status_code == UNAVAILABLE else NotReachable
+                    raise kind(f"the controller answered with status {answer.status_code}")
                 async for chunk in answer.aiter_raw():
                     yield chunk
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from nanoclaw_runtime.domain.errors import NanoclawError
+
+UNAVAILABLE: Final = 503
+"""The status of a controller that cannot serve us now, or cannot for the one of another node."""
 
 
 class CommandFailed(NanoclawError):

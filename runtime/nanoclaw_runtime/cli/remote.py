@@ -27,14 +27,12 @@ from nanoclaw_runtime.api.schemas import (
     SessionView,
 )
 from nanoclaw_runtime.cli.direct import Direct
-from nanoclaw_runtime.cli.errors import Away, CommandFailed, Refused
+from nanoclaw_runtime.cli.errors import UNAVAILABLE, Away, CommandFailed, Refused
 from nanoclaw_runtime.cli.installation import Target
 from nanoclaw_runtime.cli.service_proxy import ServiceProxy
 from nanoclaw_runtime.cli.stream import StreamReader
 from nanoclaw_runtime.cli.transport import Transport
 
-UNAVAILABLE: Final = 503
-# What a controller says that cannot serve us now, or for the one of another node.
 RECONNECT: Final = 1.0
 # Seconds between two tries to reach a controller that is gone for the moment.
 PATIENCE: Final = 60.0
@@ -148,8 +146,9 @@ class Remote:
                 async with contextlib.aclosing(self.transport.stream(address, headers)) as chunks:
                     async for chunk in chunks:
                         for event in reader.feed(chunk):
-                            after = event.id
                             yield event
+            if reader.position is not None:
+                after = reader.position
             await asyncio.sleep(RECONNECT)
 
     async def ask(self, kind: type[_Answer], method: str, path: str, body: Any = None) -> _Answer:

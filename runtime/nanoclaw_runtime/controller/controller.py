@@ -160,8 +160,12 @@ class Controller:
         """Raises GroupUnknown."""
         return await self._around.store.history(self._groups.by_folder(folder).folder, after=after, limit=limit)
 
-    def events(self, *, after: int | None, folder: str | None) -> AsyncIterator[Event]:
-        """Events with an id above `after`, then new ones as they come; only new ones when it is None."""
+    async def last_event(self) -> int:
+        """The id of the newest event, of whatever group; 0 when there is none yet."""
+        return await self._around.store.last_event_id()
+
+    def events(self, *, after: int, folder: str | None) -> AsyncIterator[Event]:
+        """Events with an id above `after`, then new ones as they come."""
         return self._around.store.follow(after=after, folder=folder)
 
     async def checks(self) -> list[Check]:

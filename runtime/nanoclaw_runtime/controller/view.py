@@ -47,8 +47,12 @@ class ControllerView(Protocol):
 
     async def history(self, folder: str, *, after: int = 0, limit: int = 100) -> list[Message]: ...
 
-    def events(self, *, after: int | None, folder: str | None) -> AsyncIterator[Event]:
-        """Events with an id above `after`, then each new one; only new ones when it is None. Endless."""
+    async def last_event(self) -> int:
+        """The id of the newest event, of whatever group; 0 when there is none yet."""
+        ...
+
+    def events(self, *, after: int, folder: str | None) -> AsyncIterator[Event]:
+        """Events with an id above `after`, then each new one. Endless."""
         ...
 
     async def checks(self) -> list[Check]:

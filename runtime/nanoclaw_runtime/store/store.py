@@ -192,12 +192,12 @@ class Store:
         query = sa.select(sa.func.max(events.c.id))
         return await self.database.transaction(lambda connection: connection.scalar(query)) or 0
 
-    async def follow(self, *, after: int | None, folder: str | None) -> AsyncIterator[Event]:
-        """Every event behind `after` (None: from now on), then each new one; never ends by itself.
+    async def follow(self, *, after: int, folder: str | None) -> AsyncIterator[Event]:
+        """Every event behind `after`, then each new one; never ends by itself.
 
         Each follower reads the table at its own pace, so a slow one holds `PAGE` events, not a queue.
         """
-        position = await self.last_event_id() if after is None else after
+        position = after
         while True:
             added = self.database.added  # taken before the look, so that an event in between wakes us
             page = await self.events(after=position, folder=folder, limit=PAGE)
