@@ -23,6 +23,7 @@ import yaml
 from aiohttp import web
 
 from nanoclaw_dev.cluster.control_plane import ControlPlane
+from nanoclaw_runtime.kube.http import Answer
 
 Fault = Callable[["Exchange"], Awaitable[web.StreamResponse]]
 
@@ -106,7 +107,8 @@ class FaultProxy:
         self._server = config["clusters"][0]["cluster"]["server"]
         connector = aiohttp.TCPConnector(limit=0, ssl=_administrator(config, self._apiserver.kubeconfig.parent))
         timeout = aiohttp.ClientTimeout(total=None)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=True)
+        # Given up at once: the API server's goodbye over TLS may come when the test's loop is closed.
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, response_class=Answer)
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
@@ -138,16 +140,7 @@ class FaultProxy:
             try:
                 return await fault(Exchange(request, upstream))
             finally:
-                _abandon(upstream)
-
-
-def _abandon(upstream: aiohttp.ClientResponse) -> None:
-    """Drop the connection of an answer that was not read to its end.
-
-    Closing it would wait for the API server's goodbye over TLS, and by then the test's loop may be closed.
-    """
-    if upstream.connection is not None and upstream.connection.transport is not None:
-        upstream.connection.transport.abort()
+                upstream.close()
 
 
 def _administrator(config: dict, folder: Path) -> ssl.SSLContext:
