@@ -507,17 +507,6 @@ async def used(gate, since):
         return (await answer.json())["usage"]
 
 
-async def test_calls_under_way_are_finished_and_written_down_when_the_gateway_ends(served, api):
-    async with served(drain=30) as gate:
-        asking = asyncio.create_task(gate.ask("hold", stream=True, usage=(1, 2)))
-        await api.holding.wait()
-        asyncio.get_running_loop().call_soon(api.go.set)  # while the gateway ends
-    status, body = await asking
-    assert (status, b"message_stop" in body) == (200, True)
-    async with served() as gate:
-        assert [(row["calls"], row["dollars"]) for row in await used(gate, "2026-11-22")] == [(1, 3)]
-
-
 async def test_a_client_may_ask_whether_somebody_is_there(served):
     async with served() as gate, gate.client.head(gate.url) as answer:
         assert answer.status == 200
