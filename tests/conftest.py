@@ -6,13 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from nanoclaw_dev.cluster.cluster import Cluster
 from nanoclaw_dev.cluster.control_plane import ControlPlane
 from tests.support import cluster as support
 
-settings.register_profile("quick", max_examples=20)  # for `make check`; `make test` takes the usual hundred
+settings.register_profile("usual", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes, or is in the making, says how busy the machine is, and nothing of the product.
+settings.register_profile("quick", settings.get_profile("usual"), max_examples=20)
+# For `make check`; `make test` takes the usual hundred.
+settings.load_profile("usual")
 
 _BY_DEFAULT = structlog.get_config()["processors"][:-1]
 _PLAIN = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
