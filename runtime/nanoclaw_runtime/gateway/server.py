@@ -20,7 +20,7 @@ from nanoclaw_runtime.gateway.proxy import Proxy, upstream_session
 from nanoclaw_runtime.gateway.settings import GatewaySettings
 
 DRAIN: Final = 24.0
-"""Seconds that calls under way get when the gateway ends. The pod's grace is longer, for what they used to be written."""
+"""Seconds that calls under way get when the gateway ends. The pod has a few more, for what they used to be written."""
 
 
 @dataclass(frozen=True)
