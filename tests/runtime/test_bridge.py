@@ -142,10 +142,22 @@ def desk(bridged, kind=RequestKind.TASK, folder="main"):
     return RequestFolder(bridged.tree, folder, kind)
 
 
+def put(file, content):
+    """Made beside and renamed, as the agent does: a file written in place is carried while it is still empty."""
+    aside = file.with_suffix(".aside")
+    aside.write_text(content)
+    aside.rename(file)
+
+
 async def a_request(bridged, kind=RequestKind.TASK):
-    look = desk(bridged, kind)
-    await until(look.names)
-    return look, look.read(look.names()[0])
+    look, found = desk(bridged, kind), []
+
+    def there():
+        found.extend(file for name in look.names() if (file := look.read(name)) is not None)
+        return found
+
+    await until(there)
+    return look, found[0]
 
 
 @pytest.mark.parametrize("kind", RequestKind)
@@ -275,6 +287,17 @@ async def test_a_folder_that_an_agent_replaced_by_a_link_does_not_stop_its_input
         await until(lambda: texts(pod) == ["text"])
         assert await box.pending() == {1}
         assert desk(bridged).names() == []
+
+
+@pytest.mark.parametrize(("broken", "whole"), [("tasks", RequestKind.MESSAGE), ("messages", RequestKind.TASK)])
+async def test_a_folder_that_cannot_be_read_does_not_keep_what_is_asked_in_the_other(bridged, broken, whole):
+    async with bridged.pod() as pod:
+        (pod.place.ipc / broken).rmdir()
+        (pod.place.ipc / broken).symlink_to(bridged.root)
+        put(pod.place.ipc / f"{whole}/1.json", "{}")
+        look, found = await a_request(bridged, whole)
+        assert look.done(found)
+        await until(lambda: not (pod.place.ipc / f"{whole}/1.json").exists())
 
 
 # The end of a session

@@ -47,6 +47,7 @@ from nanoclaw_runtime.bridge.protocol import (
 )
 from nanoclaw_runtime.contract import bridge, layout
 from nanoclaw_runtime.domain.errors import TransferRefused
+from nanoclaw_runtime.domain.requests import RequestKind
 from nanoclaw_runtime.ipc import archive
 from nanoclaw_runtime.ipc.folders import furnish
 from nanoclaw_runtime.ipc.mailbox import make_mailbox
@@ -173,7 +174,7 @@ class _Talk:
         self._requests = Requests(place.ipc)
         self._telling = asyncio.Lock()
         self._told: set[Entry] = set()
-        self._unreadable: str | None = None
+        self._unreadable: dict[RequestKind, str] = {}
         self._errands: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -266,13 +267,17 @@ class _Talk:
                 await self._channel.send(request)
 
     def _new_requests(self) -> list[Request]:
-        try:
-            return list(self._requests.look())
-        except OSError as error:  # the agent's own doing; its inputs go on
-            if self._unreadable != str(error):
-                _log.warning("bridge.requests-not-readable", reason=str(error))
-            self._unreadable = str(error)
-            return []
+        """What was found before a look broke counts as sent from then on, so it goes all the same."""
+        found = list[Request]()
+        for kind in RequestKind:
+            try:
+                for request in self._requests.look(kind):
+                    found.append(request)
+            except OSError as error:  # the agent's own doing; its inputs and other requests go on
+                if self._unreadable.get(kind) != str(error):
+                    _log.warning("bridge.requests-not-readable", kind=kind, reason=str(error))
+                self._unreadable[kind] = str(error)
+        return found
 
 
 async def _admitted(channel: Channel[Down]) -> None:

@@ -40,11 +40,10 @@ class Requests:
         self._open: dict[Place, _Sent] = {}
         self._stuck: dict[Place, tuple[int, ...]] = {}
 
-    def look(self) -> Iterator[Request]:
-        """What is new, as far as it may be under way at once. Raises OSError."""
-        for kind in RequestKind:
-            with walked_folder(self._ipc, kind.value) as folder:
-                yield from self._new_ones(kind.value, folder)
+    def look(self, kind: RequestKind) -> Iterator[Request]:
+        """What is new of a kind, as far as it may be under way at once. Raises OSError, also behind some of it."""
+        with walked_folder(self._ipc, kind.value) as folder:
+            yield from self._new_ones(kind.value, folder)
 
     def handled(self, serial: int) -> None:
         """The controller has dealt with it: remove the file, unless another one has taken its name."""
