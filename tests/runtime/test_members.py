@@ -423,6 +423,26 @@ async def test_a_message_is_not_handed_over_while_a_session_may_still_begin_with
         await asyncio.gather(waiting, return_exceptions=True)
 
 
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_member_can_be_ended_at_the_very_moment_at_which_its_groups_change(tmp_path, ticks):
+    async def as_it_is():
+        return Assignments()
+
+    membership = Membership("n1", NodelocalSettings(), Alive(), Holdings(tmp_path), as_it_is)
+    waiting = asyncio.create_task(anext(membership.own()))
+    await asyncio.sleep(0.05)
+
+    async def groups():
+        yield Groups(groups=[GroupSpec(folder="a", name="a")])
+
+    await membership.follow_groups(groups())
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting}, timeout=10)
+    assert waiting.cancelled()
+
+
 async def test_a_message_for_a_node_that_is_gone_waits_for_it(street):
     await street.houses["n1"].commit("hello", "lost")
     await handover(street, "n1").look()

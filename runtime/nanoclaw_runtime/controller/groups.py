@@ -190,7 +190,8 @@ class GroupBook:
             self._mounts.clear()
             mounted = await self._mount()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._mounts.wait(), None if mounted else RETRY)
+                async with asyncio.timeout(None if mounted else RETRY):
+                    await self._mounts.wait()
             await asyncio.sleep(SETTLE)
 
     async def _mount(self) -> bool:

@@ -90,7 +90,8 @@ class Membership:
                 yield found  # comes back when the host has taken them up
                 self._served, self._held, last = folders, folders, found
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), LOOK)
+                async with asyncio.timeout(LOOK):  # `wait_for` would swallow a cancellation that comes with a change
+                    await self._changed.wait()
 
     async def _catch_up(self) -> None:
         """Behind a time in which we did not count as alive, see what became of our groups before taking them up."""
