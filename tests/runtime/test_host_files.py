@@ -1,15 +1,16 @@
 """A Docker host's own files: what its stack file may say, who may have its tree, where its secrets come from."""
 
-import asyncio
-from contextlib import aclosing
+import contextlib
+import os
+import re
 
 import pytest
+import structlog
 
 from nanoclaw_dev.paths import CHECKOUT
 from nanoclaw_runtime.contract import wire
 from nanoclaw_runtime.contract.config import Pattern
 from nanoclaw_runtime.domain.errors import SettingsInvalid
-from nanoclaw_runtime.host import stack_file
 from nanoclaw_runtime.host.place import HostPlace
 from nanoclaw_runtime.host.stack_file import StackFile, watch_groups
 
@@ -82,19 +83,56 @@ def test_every_mistake_is_told_at_once():
     assert str(refused.value).count("\n  - ") == 2
 
 
-async def test_changed_groups_are_seen_and_mistakes_leave_the_last_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(stack_file, "LOOK", 0.01)
-    file = tmp_path / "here.yaml"
-    file.write_text(PLAIN)
-    async with asyncio.timeout(30), aclosing(watch_groups(file, {})) as changes:
-        assert len((await anext(changes)).groups) == 1
-        following = asyncio.create_task(anext(changes))
-        file.write_text("groups: [")
-        await asyncio.sleep(0.1)
-        assert not following.done()
-        file.unlink()
-        file.write_text(f"{PLAIN}  - {{folder: team, name: Team}}\n")
-        assert [group.folder for group in (await following).groups] == ["main", "team"]
+TEAM = "  - {folder: team, name: Team}\n"
+WORK = "  - {folder: work, name: Work}\n"
+
+
+class AllSeen(Exception):
+    """There are no more texts to look at."""
+
+
+async def watched(file, *texts):
+    """The folders as they become known, in a file that has another of these texts at each look; None is none."""
+    coming, found = list(texts), []
+
+    async def sleep(_seconds):
+        if not coming:
+            raise AllSeen
+        if (text := coming.pop(0)) is None:
+            file.unlink(missing_ok=True)
+        else:
+            file.write_text(text)
+            os.utime(file, (0, 0))  # so that nobody can tell by its time that it is another
+
+    await sleep(0)
+    with contextlib.suppress(AllSeen):
+        async for groups in watch_groups(file, {}, sleep=sleep):
+            found.append([group.folder for group in groups.groups])  # noqa: PERF401 - those before the end count
+    return found
+
+
+async def test_changed_groups_are_seen_and_mistakes_leave_the_last_ones(tmp_path):
+    broken, more = "groups: [", PLAIN + TEAM
+    with structlog.testing.capture_logs() as logs:
+        found = await watched(tmp_path / "here.yaml", PLAIN, broken, broken, broken, None, None, more, more, more)
+    assert found == [["main"], ["main", "team"]]
+    assert [re.findall("is no YAML|cannot be read", log["problem"]) for log in logs] == [
+        ["is no YAML"],
+        ["cannot be read"],
+    ]
+
+
+async def test_a_change_of_the_same_size_at_the_same_moment_is_seen(tmp_path):
+    first, second = PLAIN + TEAM, PLAIN + WORK
+    assert len(first) == len(second)
+    found = await watched(tmp_path / "here.yaml", first, second, second)
+    assert found == [["main", "team"], ["main", "work"]]
+
+
+async def test_the_beginning_of_a_file_that_is_being_written_is_not_taken_for_the_whole(tmp_path):
+    whole = PLAIN + TEAM + WORK
+    found = await watched(tmp_path / "here.yaml", PLAIN + TEAM, PLAIN, whole, whole)
+    assert found == [["main", "team"], ["main", "team", "work"]]
 
 
 @pytest.fixture

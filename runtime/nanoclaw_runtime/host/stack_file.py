@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -70,31 +70,48 @@ class StackFile:
         return cls(config, groups)
 
 
-async def watch_groups(path: Path, environ: Mapping[str, str]) -> AsyncGenerator[Groups]:
-    """The file's groups, at once and whenever they change. Never ends; the last good ones stay in force."""
-    seen: object = None
+async def watch_groups(
+    path: Path, environ: Mapping[str, str], *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> AsyncGenerator[Groups]:
+    """The file's groups, at once and whenever they change. Never ends; the last good ones stay in force.
+
+    A change counts when two looks find the same: of a file that is being written, the beginning may well be a stack
+    with fewer groups.
+    """
+    seen: _Look | None = None
+    taken: _Look | None = None
     known: Groups | None = None
     while True:
-        looked, seen = seen, await asyncio.to_thread(_stamp, path)
-        if looked != seen:
+        before, seen = seen, await asyncio.to_thread(_look, path)
+        if seen != taken and (taken is None or seen == before):
+            taken = seen
             try:
-                found = (await asyncio.to_thread(StackFile.read, path, environ)).groups
+                found = await asyncio.to_thread(_groups, path, seen, environ)
             except SettingsInvalid as error:
                 _log.error("groups.invalid", problem=str(error))
             else:
                 if found != known:
                     known = found
                     yield found
-        await asyncio.sleep(LOOK)
+        await sleep(LOOK)
 
 
-def _stamp(path: Path) -> object:
-    """Something else whenever the file is; editors and mounts replace it as a whole."""
+_Look = tuple[str, str]
+"""A file's text, and why it cannot be read."""
+
+
+def _look(path: Path) -> _Look:
     try:
-        found = path.stat()
-    except OSError:
-        return "missing"
-    return found.st_mtime_ns, found.st_size, found.st_ino
+        return _text(path), ""
+    except SettingsInvalid as error:
+        return "", str(error)
+
+
+def _groups(path: Path, look: _Look, environ: Mapping[str, str]) -> Groups:
+    text, trouble = look
+    if trouble:
+        raise SettingsInvalid(trouble)
+    return StackFile.parse(str(path), text, environ).groups
 
 
 def _text(path: Path) -> str:
