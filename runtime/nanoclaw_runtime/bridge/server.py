@@ -141,11 +141,9 @@ class BridgeServer:
         await over.wait()
 
     async def _reported(self, files: SessionFiles) -> bool:
-        if await asyncio.to_thread(files.has_reported):
-            return True
         stream = self._streams.get(files.session)
         if stream is None or stream.files.folder != files.folder:
-            return False
+            return await asyncio.to_thread(files.has_reported)  # of a pod that is here it may be an earlier one's
         try:
             await stream.report()
         except StreamEnded:

@@ -70,7 +70,7 @@ class Stream:
         """The last report has arrived."""
         self._channel = channel
         self._news = asyncio.Event()
-        self._sent: dict[str, int] = {}
+        self._sent: dict[str, int | tuple[int, ...]] = {}
         self._open: dict[tuple[str, bytes], _Open] = {}
         self._none_open = asyncio.Event()
         self._none_open.set()
@@ -99,6 +99,8 @@ class Stream:
 
     async def report(self) -> None:
         """Return when everything that is so in the pod now has arrived. Raises StreamEnded."""
+        if self.finished:
+            return
         number = next(self._numbers)
         asked = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
