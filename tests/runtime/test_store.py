@@ -276,6 +276,22 @@ async def test_a_cancelled_caller_does_not_tear_its_transaction(store):
     assert later in await states(store)
 
 
+async def test_what_a_cancelled_caller_has_committed_is_told_to_who_follows(store):
+    """As when a client goes away while its message is on the way to the disk."""
+    async with contextlib.aclosing(store.follow(after=0, folder="main")) as following:
+        await accept(store, "a")
+        await anext(following)
+        told = asyncio.ensure_future(anext(following))
+        for _ in range(2):  # behind its look for more: it waits now
+            await store.last_event_id()
+        task = asyncio.create_task(accept(store, "b"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.timeout(20):
+            assert (await told).payload["text"] == "b"
+
+
 async def test_concurrent_writers_all_succeed(store):
     numbers = await asyncio.gather(*(accept(store, str(number)) for number in range(50)))
     assert sorted(numbers) == sorted(await states(store))

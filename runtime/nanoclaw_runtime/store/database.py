@@ -33,19 +33,26 @@ class Database:
 
     async def transaction(self, work: Work[_Result]) -> _Result:
         """Do `work` whole or not at all. Raises StoreFailed."""
-        return await asyncio.shield(asyncio.create_task(self._commit(work), name="store transaction"))
+        return await asyncio.shield(self._begun(work))
 
     async def publish(self, work: Work[_Result]) -> _Result:
-        """The same for work that adds events: whoever follows them is woken."""
-        result = await self.transaction(work)
-        added, self.added = self.added, asyncio.Event()
-        added.set()
-        return result
+        """The same for work that adds events: whoever follows them is woken, even if the caller is gone by then."""
+        transaction = self._begun(work)
+        caller = asyncio.shield(transaction)
+        transaction.add_done_callback(self._announce)  # behind the shield's own: the caller goes on first
+        return await caller
 
     async def close(self) -> None:
         """Wait for the transaction under way and let go of the database."""
         async with self._turnstile:
             await self._engine.dispose()
+
+    def _begun(self, work: Work[_Result]) -> asyncio.Task[_Result]:
+        return asyncio.create_task(self._commit(work), name="store transaction")
+
+    def _announce(self, _transaction: asyncio.Task[_Result]) -> None:
+        added, self.added = self.added, asyncio.Event()
+        added.set()
 
     async def _commit(self, work: Work[_Result]) -> _Result:
         async with self._turnstile:
