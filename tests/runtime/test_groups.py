@@ -34,6 +34,8 @@ class Volumes:
 
     def __init__(self):
         self.made, self.here, self.mounts = [], set(), asyncio.Queue()
+        self.asked, self.told = asyncio.Event(), asyncio.Event()
+        self.told.set()
         self.refusal = None
 
     async def provide(self, folder):
@@ -47,6 +49,8 @@ class Volumes:
             raise self.refusal
 
     async def mounted(self, folder):
+        self.asked.set()
+        await self.told.wait()
         return folder in self.here
 
 
@@ -355,6 +359,18 @@ async def test_a_group_without_its_storage_is_pending_until_a_process_finds_it(h
 
     house.volumes.here.add("team")
     assert not (await house.begin(MAIN, volumes=house.volumes)).pending("team")
+
+
+async def test_a_group_is_not_served_while_nobody_knows_whether_its_storage_is_here(house):
+    """A session that began meanwhile would write its files where no agent looks."""
+    book = await house.begin(MAIN, volumes=house.volumes)
+    house.volumes.told.clear()
+    adding = asyncio.create_task(book.register(TEAM, "main"))
+    await house.volumes.asked.wait()
+    assert folders(book) == ["main"]
+    house.volumes.told.set()
+    await adding
+    assert (folders(book), book.pending("team")) == (["main", "team"], True)
 
 
 async def test_a_group_whose_storage_cannot_be_made_is_not_added(house):

@@ -227,9 +227,9 @@ class GroupBook:
         await self._changed()
 
     async def _take(self, group: GroupSpec) -> None:
-        self._registered[group.folder] = group
-        if not await self._volumes.mounted(group.folder):
+        if not await self._volumes.mounted(group.folder):  # asked first: who is known and not pending is served
             self._pending.add(group.folder)
+        self._registered[group.folder] = group
 
     async def _changed(self) -> None:
         before, self._overruled = self._overruled, overruled(self._registered.values(), self._declared.values())
