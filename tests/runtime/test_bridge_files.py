@@ -25,7 +25,7 @@ from nanoclaw_runtime.contract import bridge
 from nanoclaw_runtime.domain.errors import TransferRefused
 from nanoclaw_runtime.domain.transfer import Area, FilesTaken
 from nanoclaw_runtime.ipc import archive
-from tests.support.bridged import HOST, Bridged, until
+from tests.support.bridged import HOST, PATIENCE, Bridged, until
 
 LARGE = 3 * 1024 * 1024
 
@@ -441,6 +441,17 @@ async def test_a_pod_that_does_not_come_is_not_waited_for(bridged, monkeypatch):
         with pytest.raises(StreamEnded, match="did not connect"):
             await listed(bridged)
         assert bridged.server._awaited == {}
+
+
+async def test_a_pod_that_goes_before_it_comes_is_not_waited_for(bridged, monkeypatch):
+    monkeypatch.setattr("nanoclaw_runtime.bridge.server.MET", 10 * PATIENCE)
+    async with stream_of(bridged) as channel, asyncio.timeout(PATIENCE):
+        asking = asyncio.create_task(listed(bridged))
+        while not isinstance(await channel.receive(), Go):
+            pass
+        await channel.close()
+        with pytest.raises(StreamEnded, match="did not connect"):
+            await asking
 
 
 async def test_a_pod_of_an_earlier_version_is_not_asked(bridged):

@@ -115,11 +115,10 @@ class BridgeServer:
         awaited = self._awaited[key] = asyncio.get_running_loop().create_future()
         try:
             await stream.send_on(key[-1])
-            async with asyncio.timeout(MET):
-                met = await awaited
-            yield met.errand
-        except TimeoutError:
-            raise StreamEnded(f"the pod of group {folder!r} did not connect once more") from None
+            await asyncio.wait({awaited, stream.over}, timeout=MET, return_when=asyncio.FIRST_COMPLETED)
+            if not awaited.done():  # a pod drops its errands with its stream
+                raise StreamEnded(f"the pod of group {folder!r} did not connect once more")
+            yield awaited.result().errand
         finally:
             del self._awaited[key]
             awaited.cancel()

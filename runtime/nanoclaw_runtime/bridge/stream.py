@@ -68,6 +68,8 @@ class Stream:
         self._synced = synced
         self.finished = False
         """The last report has arrived."""
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when nothing is carried any more."""
         self._channel = channel
         self._news = asyncio.Event()
         self._sent: dict[str, int | tuple[int, ...]] = {}
@@ -114,7 +116,8 @@ class Stream:
         await self._channel.send(Go(errand))
 
     def ended(self) -> None:
-        """Nobody who waits for a report gets one."""
+        """Nobody who waits for a report gets one, and no errand begins."""
+        self.over.set_result(None)
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_exception(StreamEnded("the stream is over"))
