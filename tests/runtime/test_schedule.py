@@ -90,17 +90,18 @@ def test_own_backlog_goes_before_groups_that_wait_but_not_twice_in_a_row():
 
 
 def test_failures_back_off_five_times_and_are_then_given_up():
-    schedule = Schedule(1)
-    schedule.message("main", 0)
+    schedule, now = Schedule(1), 0.0
+    schedule.message("main", now)
     delays = []
     for _ in range(5):
-        (action,) = schedule.ended("main", Ending.FAILED, 0)
+        (action,) = schedule.ended("main", Ending.FAILED, now)
         assert isinstance(action, Retry)
         assert schedule.phase("main") is Phase.BACKING_OFF
         delays.append(action.delay)
-        assert schedule.retry_due("main", 0) == [Start("main")]
+        now += action.delay.total_seconds()
+        assert schedule.retry_due("main", now) == [Start("main")]
     assert delays == [timedelta(seconds=seconds) for seconds in (5, 10, 20, 40, 80)]
-    assert schedule.ended("main", Ending.FAILED, 0) == [GiveUp("main")]
+    assert schedule.ended("main", Ending.FAILED, now) == [GiveUp("main")]
     assert schedule.phase("main") is Phase.QUIET
 
 
@@ -117,6 +118,17 @@ def test_a_message_during_the_back_off_starts_at_once_and_the_late_timer_does_no
     schedule.ended("main", Ending.FAILED, 1)
     assert schedule.message("main", 2) == [Start("main")]
     assert schedule.retry_due("main", 6) == []
+
+
+def test_a_late_timer_does_not_shorten_the_back_off_of_the_next_failure():
+    schedule = Schedule(1)
+    schedule.message("main", 0)
+    assert schedule.ended("main", Ending.FAILED, 1) == [Retry("main", timedelta(seconds=5))]
+    assert schedule.message("main", 2) == [Start("main")]
+    assert schedule.ended("main", Ending.FAILED, 3) == [Retry("main", timedelta(seconds=10))]
+    assert schedule.retry_due("main", 6) == []
+    assert schedule.phase("main") is Phase.BACKING_OFF
+    assert schedule.retry_due("main", 13) == [Start("main")]
 
 
 def test_a_success_resets_the_count_of_failures():
@@ -361,7 +373,7 @@ class Guarantees(RuleBasedStateMachine):
         self.owed: set[str] = set()
         self.tasks: dict[str, set[str]] = {folder: set() for folder in FOLDERS}
         self.task: dict[str, str] = {}
-        self.retrying: set[str] = set()
+        self.retrying: dict[str, float] = {}
         self.since: dict[str, float] = {}
         self.overtaken: dict[str, int] = {}
         self.wakes: list[float] = []
@@ -372,7 +384,7 @@ class Guarantees(RuleBasedStateMachine):
                 case Start(folder):
                     self.begun(folder, "starting")
                     self.owed.discard(folder)
-                    self.retrying.discard(folder)
+                    self.retrying.pop(folder, None)
                 case StartTask(folder, task):
                     self.begun(folder, "task")
                     self.tasks[folder].remove(task)
@@ -386,8 +398,8 @@ class Guarantees(RuleBasedStateMachine):
                     assert folder in self.idle, "asked to end what works"
                     self.running[folder] = "closing"
                     del self.idle[folder]
-                case Retry(folder):
-                    self.retrying.add(folder)
+                case Retry(folder, delay):
+                    self.retrying[folder] = self.now + delay.total_seconds()
                 case GiveUp(folder):
                     self.owed.discard(folder)
                 case Wake(at):
@@ -412,7 +424,7 @@ class Guarantees(RuleBasedStateMachine):
     @rule(folder=st.sampled_from(FOLDERS))
     def message(self, folder):
         self.owed.add(folder)
-        self.retrying.discard(folder)
+        self.retrying.pop(folder, None)
         self.carry_out(self.schedule.message(folder, self.now))
 
     @rule(folder=st.sampled_from(FOLDERS), task=st.sampled_from(["t1", "t2"]))
@@ -463,17 +475,23 @@ class Guarantees(RuleBasedStateMachine):
         if self.running.get(folder) != "starting":
             self.owed.add(folder)
             if folder not in self.running:
-                self.retrying.discard(folder)
+                self.retrying.pop(folder, None)
             self.carry_out(self.schedule.refused(folder, self.now))
 
-    @rule(folder=st.sampled_from(FOLDERS))
-    def retry(self, folder):
-        if folder in self.retrying:
+    @rule(folder=st.sampled_from(FOLDERS), waited=st.booleans())
+    def retry(self, folder, waited):
+        """By its timer, or by one of an earlier failure."""
+        if folder in self.retrying and waited:
+            self.time_passes(max(0.0, self.retrying[folder] - self.now))
+        if self.retrying.get(folder, self.now + 1) <= self.now:
             self.owed.add(folder)
-        self.retrying.discard(folder)
+            del self.retrying[folder]
         self.carry_out(self.schedule.retry_due(folder, self.now))
 
     @rule(seconds=st.floats(0.5, 400))
+    def time_goes_on(self, seconds):
+        self.time_passes(seconds)
+
     def time_passes(self, seconds):
         self.now += seconds
         while self.wakes and min(self.wakes) <= self.now:

@@ -168,8 +168,9 @@ class GroupQueue:
             self._carry_out(self._schedule.refused(folder, _now()))
 
     async def _retry(self, folder: str, delay: timedelta) -> None:
+        at = _now() + delay.total_seconds()
         await asyncio.sleep(delay.total_seconds())
-        self._carry_out(self._schedule.retry_due(folder, _now()))
+        self._carry_out(self._schedule.retry_due(folder, max(at, _now())))  # a timer may be a moment early
 
     async def _look(self, at: float) -> None:
         await asyncio.sleep(at - _now())

@@ -135,6 +135,8 @@ class _Group:
     """The one that runs."""
     backing_off: bool = False
     """A retry is due later, whatever else the group does meanwhile."""
+    retry_at: float = 0.0
+    """When; a timer of an earlier failure may still be about."""
     failures: int = 0
     idle_since: float | None = None
     held_since: float = 0.0
@@ -247,7 +249,7 @@ class Schedule:
         actions: list[Action] = []
         if not ran_task:
             group.messages = group.messages or ending is Ending.MORE
-            actions += self._after_messages(folder, ending)
+            actions += self._after_messages(folder, ending, now)
         elif ending is Ending.MORE and not group.backing_off:  # those that back off come by themselves
             group.messages = True
         if group.messages or group.tasks:
@@ -256,9 +258,9 @@ class Schedule:
         return actions + self._fill(now)
 
     def retry_due(self, folder: str, now: float) -> list[Action]:
-        """The delay of a `Retry` is over; nothing happens when a message was faster."""
+        """The delay of a `Retry` is over; nothing happens when a message was faster, even if it failed again since."""
         group = self._group(folder)
-        return self.message(folder, now) if group.backing_off else []
+        return self.message(folder, now) if group.backing_off and now >= group.retry_at else []
 
     def look(self, now: float) -> list[Action]:
         """The moment of a `Wake` has come."""
@@ -402,7 +404,7 @@ class Schedule:
         group.task = None
         group.phase = Phase.BACKING_OFF if group.backing_off else Phase.QUIET
 
-    def _after_messages(self, folder: str, ending: Ending) -> list[Action]:
+    def _after_messages(self, folder: str, ending: Ending, now: float) -> list[Action]:
         group = self._group(folder)
         if ending is not Ending.FAILED:
             group.failures = 0
@@ -414,4 +416,6 @@ class Schedule:
             return [GiveUp(folder)]
         group.backing_off = True
         group.phase = Phase.BACKING_OFF
-        return [Retry(folder, FIRST_RETRY * 2 ** (group.failures - 1))]
+        delay = FIRST_RETRY * 2 ** (group.failures - 1)
+        group.retry_at = now + delay.total_seconds()
+        return [Retry(folder, delay)]
