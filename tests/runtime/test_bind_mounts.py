@@ -7,6 +7,7 @@ import pytest
 from nanoclaw_runtime.contract.layout import Mount
 from nanoclaw_runtime.ipc.bind_mounts import make_ready
 from nanoclaw_runtime.ipc.descriptors import opened_folder, remove_tree
+from tests.support.vanishing import remove_behind_each_look
 
 UID = 4711
 GROUP = Mount("claim", "/workspace/group", "groups/family")
@@ -59,6 +60,26 @@ def test_what_somebody_else_made_stays_theirs(tmp_path, group):
     os.chown(group / "theirs", 12, 12)
     ready(tmp_path)
     assert (group / "theirs").stat().st_uid == 12
+
+
+@as_root
+def test_what_goes_meanwhile_keeps_nothing_else_from_being_given(tmp_path, group, monkeypatch):
+    (group / "a-gone").touch()
+    (group / "b-gone").mkdir()
+    (group / "notes").touch()
+    remove_behind_each_look(monkeypatch)
+    ready(tmp_path)
+    assert [(path.name, path.lstat().st_uid) for path in group.glob("*")] == [("notes", UID)]
+
+
+def test_what_goes_while_its_folder_is_removed_is_no_hindrance(tmp_path, monkeypatch):
+    for name in ("a-gone", "z"):
+        (tmp_path / "folder/inner" / name).mkdir(parents=True)
+    (tmp_path / "folder/inner/b-gone").touch()
+    remove_behind_each_look(monkeypatch)
+    with opened_folder(tmp_path) as folder:
+        remove_tree("folder", folder)
+    assert not list(tmp_path.glob("*"))
 
 
 @as_root

@@ -52,9 +52,14 @@ def _give(folder: int, uid: int, gid: int, depth: int = DEEPEST) -> None:
         os.fchown(folder, uid, gid)
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if depth:
-                    with opened_folder(entry.name, folder) as inner:
-                        _give(inner, uid, gid, depth - 1)
-            elif entry.stat(follow_symlinks=False).st_uid == 0:
-                os.chown(entry.name, uid, gid, dir_fd=folder, follow_symlinks=False)
+            with contextlib.suppress(FileNotFoundError):  # a request of the agent before, say, that is dealt with now
+                _give_one(entry, folder, uid, gid, depth)
+
+
+def _give_one(entry: os.DirEntry[str], folder: int, uid: int, gid: int, depth: int) -> None:
+    if entry.is_dir(follow_symlinks=False):
+        if depth:
+            with opened_folder(entry.name, folder) as inner:
+                _give(inner, uid, gid, depth - 1)
+    elif entry.stat(follow_symlinks=False).st_uid == 0:
+        os.chown(entry.name, uid, gid, dir_fd=folder, follow_symlinks=False)

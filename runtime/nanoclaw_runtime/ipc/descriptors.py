@@ -71,12 +71,13 @@ def remove_tree(name: str, parent: int) -> None:
         except FileNotFoundError:
             pass
         except (IsADirectoryError, PermissionError):
-            with opened_folder(pending[-1], parent) as folder:
-                moved = _emptied(folder, parent)
-            if moved:
-                pending += moved
-                continue
-            os.rmdir(pending[-1], dir_fd=parent)
+            with contextlib.suppress(FileNotFoundError):  # somebody else removes it, too
+                with opened_folder(pending[-1], parent) as folder:
+                    moved = _emptied(folder, parent)
+                if moved:
+                    pending += moved
+                    continue
+                os.rmdir(pending[-1], dir_fd=parent)
         pending.pop()
 
 
@@ -88,11 +89,13 @@ def _emptied(folder: int, parent: int) -> list[str]:
     moved: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            try:
-                os.unlink(entry.name, dir_fd=folder)
-            except (IsADirectoryError, PermissionError):
-                moved.append(f".removed.{secrets.token_hex(8)}")
-                os.rename(entry.name, moved[-1], src_dir_fd=folder, dst_dir_fd=parent)
+            with contextlib.suppress(FileNotFoundError):  # somebody else removes it, too
+                try:
+                    os.unlink(entry.name, dir_fd=folder)
+                except (IsADirectoryError, PermissionError):
+                    aside = f".removed.{secrets.token_hex(8)}"
+                    os.rename(entry.name, aside, src_dir_fd=folder, dst_dir_fd=parent)
+                    moved.append(aside)
             if len(moved) == MOVED_AT_ONCE:
                 break
     return moved
