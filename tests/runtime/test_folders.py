@@ -8,6 +8,7 @@ import pytest
 from nanoclaw_runtime.contract import layout
 from nanoclaw_runtime.ipc import skills
 from nanoclaw_runtime.ipc.folders import make_group_folders
+from tests.support.vanishing import remove_behind_each_look
 
 SETTINGS = """\
 {
@@ -104,6 +105,17 @@ def test_skills_are_copied_with_their_folders_and_rights(tmp_path, claude, proje
     assert files_below(claude / "skills") == COPIED
     assert (claude / "skills/browser/run.sh").stat().st_mode & stat.S_IXUSR
     assert not (claude / "skills/browser/SKILL.md").stat().st_mode & stat.S_IXUSR
+
+
+def test_what_goes_from_the_project_meanwhile_keeps_no_other_skill_from_being_copied(
+    tmp_path, claude, project, monkeypatch
+):
+    (project / "a-gone").mkdir()
+    (project / "browser/a-gone.md").write_text("just removed")
+    remove_behind_each_look(monkeypatch)
+    prepare(tmp_path)
+    monkeypatch.undo()
+    assert files_below(claude / "skills") == COPIED
 
 
 def test_what_changed_in_the_project_reaches_the_group(tmp_path, claude, project):

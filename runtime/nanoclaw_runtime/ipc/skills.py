@@ -84,11 +84,12 @@ def _seen(name: str, parent: int, depth: int) -> _Folder:
     with opened_folder(name, parent) as here:
         files, folders = list[_File](), list[_Folder]()
         for entry in sorted(os.listdir(here)):
-            status = os.stat(entry, dir_fd=here, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode) and depth:
-                folders.append(_seen(entry, here, depth - 1))
-            elif stat.S_ISREG(status.st_mode):
-                files.append(_File(entry, status.st_size, status.st_mode & 0o777, status.st_mtime_ns))
+            with contextlib.suppress(FileNotFoundError):  # the project is just being changed; the rest is copied
+                status = os.stat(entry, dir_fd=here, follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode) and depth:
+                    folders.append(_seen(entry, here, depth - 1))
+                elif stat.S_ISREG(status.st_mode):
+                    files.append(_File(entry, status.st_size, status.st_mode & 0o777, status.st_mtime_ns))
         return _Folder(name, tuple(files), tuple(folders))
 
 
