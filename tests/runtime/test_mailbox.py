@@ -13,6 +13,7 @@ from nanoclaw_runtime.domain.errors import StoreFailed
 from nanoclaw_runtime.ipc.descriptors import MOVED_AT_ONCE
 from nanoclaw_runtime.ipc.mailbox import LARGEST_FILE, MOST_READ, Mailbox
 from tests.support.bridged import Bridged, until
+from tests.support.vanishing import remove_behind_each_look
 
 
 def open_files():
@@ -228,6 +229,17 @@ async def test_what_was_recorded_before_a_crash_is_delivered_and_the_rest_remove
         (folder / f"{name}.json.tmp").write_text(json.dumps({"type": "message", "text": "x", "messages": ids}))
     await mailbox.deliver_recorded({1, 2, 3})
     assert sorted(path.name for path in folder.iterdir()) == ["1-aaaa.json", "2-bbbb.json"]
+
+
+async def test_a_text_that_its_agent_removes_meanwhile_keeps_no_other_from_being_delivered(
+    mailbox, folder, monkeypatch
+):
+    for name, ids in (("1-gone", [1]), ("2-bbbb", [2])):
+        (folder / f"{name}.json.tmp").write_text(json.dumps({"type": "message", "text": "x", "messages": ids}))
+    remove_behind_each_look(monkeypatch)
+    await mailbox.deliver_recorded({1, 2})
+    monkeypatch.undo()
+    assert [path.name for path in folder.iterdir()] == ["2-bbbb.json"]
 
 
 @pytest.mark.parametrize(

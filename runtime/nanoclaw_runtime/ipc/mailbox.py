@@ -162,10 +162,11 @@ class Mailbox:
     def _deliver_recorded(self, recorded: AbstractSet[int]) -> None:
         with self._input() as folder:
             for name, ids in [found for found in _our_files(folder) if found[0].endswith(ASIDE)]:
-                if ids and ids <= recorded:
-                    os.rename(name, name.removesuffix(ASIDE), src_dir_fd=folder, dst_dir_fd=folder)
-                else:
-                    os.unlink(name, dir_fd=folder)
+                with contextlib.suppress(FileNotFoundError):  # the agent's own doing; the others are delivered
+                    if ids and ids <= recorded:
+                        os.rename(name, name.removesuffix(ASIDE), src_dir_fd=folder, dst_dir_fd=folder)
+                    else:
+                        os.unlink(name, dir_fd=folder)
 
     def _input(self) -> contextlib.AbstractContextManager[int]:
         return walked_folder(self._root, layout.SESSION_INPUTS, self._session)
