@@ -18,6 +18,7 @@ from nanoclaw_runtime.ipc.requests import (
     PATIENCE,
     RequestFolder,
 )
+from tests.support.vanishing import remove_behind_each_look
 
 
 class Clock:
@@ -291,6 +292,20 @@ def test_only_the_newest_errors_are_kept(requests, folder, errors):
     assert len(list(errors.iterdir())) == ERRORS_KEPT
     assert not (errors / "family-0.json").exists()
     assert (errors / f"family-{ERRORS_KEPT + 4}.json").exists()
+
+
+def test_errors_that_somebody_removes_meanwhile_do_not_keep_a_file_from_being_kept(
+    requests, folder, errors, monkeypatch
+):
+    errors.mkdir()
+    (errors / "0-gone.json").write_text("looked at")
+    (folder / "1.json").write_text("{}")
+    file = only(requests)
+    remove_behind_each_look(monkeypatch)
+    assert requests.quarantine(file)
+    monkeypatch.undo()
+    assert [path.name for path in errors.iterdir()] == ["family-1.json"]
+    assert requests.names() == []
 
 
 def test_a_file_that_cannot_be_kept_stays_and_is_skipped_from_then_on(requests, folder, errors):

@@ -197,11 +197,15 @@ def remove(folder: int, name: str | bytes) -> None:
 
 
 def _keep_newest(errors: int) -> None:
+    files = list[tuple[int, str]]()
     with os.scandir(errors) as entries:
-        files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-        by_age = sorted(files, key=lambda entry: entry.stat().st_mtime_ns)
-    for entry in by_age[:-ERRORS_KEPT]:
-        os.unlink(entry.name, dir_fd=errors)
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # the human it is kept for has removed it
+                if entry.is_file(follow_symlinks=False):
+                    files.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+    for _, name in sorted(files)[:-ERRORS_KEPT]:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=errors)
 
 
 def _no_json(constant: str) -> NoReturn:
