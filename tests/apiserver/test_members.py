@@ -22,7 +22,7 @@ from nanoclaw_runtime.members.assigner import Assigner
 from nanoclaw_runtime.members.holdings import Holdings
 from nanoclaw_runtime.members.membership import Membership
 from nanoclaw_runtime.members.presence import DRAIN, Presence, lease_name
-from nanoclaw_runtime.members.record import KEY, Record, RecordInvalid, Replaced, watch_record
+from nanoclaw_runtime.members.record import KEY, Edition, Record, RecordInvalid, Replaced, watch_record
 from nanoclaw_runtime.telemetry import Metrics
 from tests.support.fault_proxy import FaultProxy
 from tests.support.objects import config_map
@@ -188,8 +188,8 @@ async def test_a_member_that_counts_again_looks_what_became_of_its_groups_before
         guest = Assigned(node=node, since=datetime.now(UTC), generation=1)
         return Assignments(term=1, groups={"guest": guest})
 
-    async def as_watched() -> AsyncGenerator[Assignments]:
-        yield of("n1")
+    async def as_watched() -> AsyncGenerator[Edition]:
+        yield Edition(of("n1"))
         await asyncio.Event().wait()
 
     await writer.take()

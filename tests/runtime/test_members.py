@@ -30,6 +30,7 @@ from nanoclaw_runtime.members.handover import Handover
 from nanoclaw_runtime.members.holdings import Holdings
 from nanoclaw_runtime.members.membership import Membership
 from nanoclaw_runtime.members.presence import Peer
+from nanoclaw_runtime.members.record import Edition
 from nanoclaw_runtime.store.records import EventType, MessageState
 from nanoclaw_runtime.telemetry import Metrics
 from tests.support.house import House
@@ -393,27 +394,82 @@ class Alive:
         return {"n2": Peer("n2", "127.0.0.1:1", 1.0)}
 
 
-async def test_a_message_is_not_handed_over_while_a_session_may_still_begin_with_it_here(tmp_path):
-    def at(node):
-        return Assignments(groups={"a": Assigned(node=node, since=datetime.now(UTC), generation=1)})
+def edition(node, version):
+    """The record with the one group `a`."""
+    assigned = Assigned(node=node, since=datetime.now(UTC), generation=1)
+    return Edition(Assignments(groups={"a": assigned}), version)
+
+
+async def brought(*found):
+    """What a watch brings, until it ends."""
+    for each in found:
+        yield each
+
+
+def declared(**more):
+    return brought(Groups(groups=[GroupSpec(folder="a", name="a", **more)]))
+
+
+async def test_what_the_watch_brings_while_the_record_is_read_is_not_taken_back(tmp_path):
+    answers = [edition("n1", 1), edition("n2", 2)]
+
+    async def look():
+        await membership.follow_record(brought(edition("n2", 2)))
+        return answers.pop(0)
+
+    membership = Membership("n1", NodelocalSettings(), Alive(), Holdings(tmp_path), look)
+    await membership.follow_groups(declared())
+    await membership.follow_record(brought(edition("n1", 1)))
+    async with contextlib.aclosing(membership.own()) as own:
+        assert (await anext(own)).groups == ()
+    assert membership.place("a").node == "n2"
+
+
+async def test_what_the_watch_brings_late_does_not_take_up_a_group_that_went_meanwhile(tmp_path):
+    """The API server was away, the record was read behind that, and the watch comes back after it."""
 
     async def as_it_is():
-        return at("n1")
+        return edition("n2", 3)
 
     membership = Membership("n1", NodelocalSettings(), Alive(), Holdings(tmp_path), as_it_is)
+    await membership.follow_groups(declared(ephemeral=True))
+    await membership.follow_record(brought(edition("n1", 1)))
+    async with contextlib.aclosing(membership.own()) as own:
+        assert (await anext(own)).groups == ()
+        await membership.follow_record(brought(edition("n1", 2)))
+        assert membership.place("a").node == "n2"
 
-    async def groups():
-        yield Groups(groups=[GroupSpec(folder="a", name="a")])
 
-    async def record(node):
-        yield at(node)
+async def test_a_record_of_a_cluster_that_was_set_back_is_believed(tmp_path):
+    """Its versions begin again where the copy was made."""
+    as_it_is = edition("n1", 30)
 
-    await membership.follow_groups(groups())
-    await membership.follow_record(record("n1"))
+    async def look():
+        return as_it_is
+
+    membership = Membership("n1", NodelocalSettings(), Alive(), Holdings(tmp_path), look)
+    await membership.follow_groups(declared(ephemeral=True))
+    await membership.follow_record(brought(as_it_is))
+    async with contextlib.aclosing(membership.own()) as own:
+        assert [group.folder for group in (await anext(own)).groups] == ["a"]
+        as_it_is = edition("n2", 4)
+        await membership.follow_record(brought(as_it_is))
+        assert (await anext(own)).groups == ()
+        await membership.follow_record(brought(edition("n1", 5)))
+        assert [group.folder for group in (await anext(own)).groups] == ["a"]
+
+
+async def test_a_message_is_not_handed_over_while_a_session_may_still_begin_with_it_here(tmp_path):
+    async def as_it_is():
+        return edition("n1", 1)
+
+    membership = Membership("n1", NodelocalSettings(), Alive(), Holdings(tmp_path), as_it_is)
+    await membership.follow_groups(declared())
+    await membership.follow_record(brought(edition("n1", 1)))
     async with contextlib.aclosing(membership.own()) as own:
         await anext(own)
         taking_up = asyncio.create_task(anext(own))
-        await membership.follow_record(record("n2"))
+        await membership.follow_record(brought(edition("n2", 2)))
         assert (await taking_up).groups == ()  # and the host has not put it down yet
         assert (membership.place("a").node, membership.left("a")) == ("n2", None)
         waiting = asyncio.create_task(anext(own))
@@ -426,16 +482,12 @@ async def test_a_message_is_not_handed_over_while_a_session_may_still_begin_with
 @pytest.mark.parametrize("ticks", range(6))
 async def test_a_member_can_be_ended_at_the_very_moment_at_which_its_groups_change(tmp_path, ticks):
     async def as_it_is():
-        return Assignments()
+        return Edition(Assignments())
 
     membership = Membership("n1", NodelocalSettings(), Alive(), Holdings(tmp_path), as_it_is)
     waiting = asyncio.create_task(anext(membership.own()))
     await asyncio.sleep(0.05)
-
-    async def groups():
-        yield Groups(groups=[GroupSpec(folder="a", name="a")])
-
-    await membership.follow_groups(groups())
+    await membership.follow_groups(declared())
     for _ in range(ticks):
         await asyncio.sleep(0)
     waiting.cancel()

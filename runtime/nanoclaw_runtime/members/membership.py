@@ -21,6 +21,7 @@ from nanoclaw_runtime.domain.errors import NanoclawError
 from nanoclaw_runtime.kube.errors import KubeError
 from nanoclaw_runtime.members.holdings import Holdings
 from nanoclaw_runtime.members.presence import Presence
+from nanoclaw_runtime.members.record import Edition
 
 LOOK: Final = 1.0
 """Seconds between two looks whether we still count as alive."""
@@ -37,7 +38,7 @@ class Membership:
         settings: NodelocalSettings,
         presence: Presence,
         holdings: Holdings,
-        read: Callable[[], Awaitable[Assignments]],
+        read: Callable[[], Awaitable[Edition]],
     ) -> None:
         """`read` asks for the record as it is now."""
         self.node = node
@@ -45,6 +46,8 @@ class Membership:
         self._settings, self._presence, self._holdings, self._read = settings, presence, holdings, read
         self._declared: dict[str, GroupSpec] | None = None
         self._record: Assignments | None = None
+        self._version = 0
+        """Of the record: the watch may bring what was before the last look."""
         self._current = False
         """It was read since the others may last have counted us as gone, and given our groups away."""
         self._served: frozenset[str] = frozenset()
@@ -68,10 +71,13 @@ class Membership:
                 self._declared = {group.folder: group for group in each.groups}
                 self._changed.set()
 
-    async def follow_record(self, record: AsyncGenerator[Assignments]) -> None:
+    async def follow_record(self, record: AsyncGenerator[Edition]) -> None:
         async with contextlib.aclosing(record) as found:
             async for each in found:
-                self._record = each
+                if each.version < self._version:  # late, or from a cluster that was set back: look which
+                    self._current = False
+                else:
+                    self._record, self._version = each.content, each.version
                 self._changed.set()
 
     async def own(self) -> AsyncGenerator[Groups]:
@@ -97,13 +103,17 @@ class Membership:
         """Behind a time in which we did not count as alive, see what became of our groups before taking them up."""
         if not self._presence.believed:
             self._current = False
-        elif not self._current:
+            return
+        while not self._current:
+            known = self._version
             try:
                 found = await self._read()
             except (KubeError, NanoclawError) as error:
                 _log.warning("assignments not read", node=self.node, reason=str(error))
-            else:  # one that is lost takes nobody's groups away
-                self._record, self._current = found if found.groups else self._record, True
+                return
+            self._current = self._version == known  # else the watch has brought a later one: look again
+            if self._current and found.content.groups:  # one that is lost takes nobody's groups away
+                self._record, self._version = found.content, found.version
 
     # Where the others are
 

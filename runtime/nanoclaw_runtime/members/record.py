@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -36,6 +37,15 @@ class Replaced(NanoclawError):
     """Another member writes the record now."""
 
 
+@dataclass(frozen=True)
+class Edition:
+    """What the record says, as of a moment."""
+
+    content: Assignments
+    version: int = 0
+    """The object's: what was written later has a higher one. 0 where that cannot be told."""
+
+
 class Record:
     """The record as one member may write it. A term begins with `take`."""
 
@@ -51,9 +61,10 @@ class Record:
         self._term = content.term
         return content
 
-    async def look(self) -> Assignments:
+    async def look(self) -> Edition:
         """What it says now, whoever writes it. Raises RecordInvalid or a KubeError."""
-        return (await self._read())[1]
+        found, content = await self._read()
+        return Edition(content, _version((found or {}).get("metadata", {}).get("resourceVersion", "")))
 
     async def read(self) -> tuple[Manifest | None, Assignments]:
         """The object to write on, and what it says. Raises Replaced, RecordInvalid or a KubeError."""
@@ -103,7 +114,11 @@ def parsed(data: dict[str, Any] | None) -> Assignments:
         ) from error
 
 
-async def watch_record(client: KubeClient, namespace: str) -> AsyncGenerator[Assignments]:
+def _version(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
+
+
+async def watch_record(client: KubeClient, namespace: str) -> AsyncGenerator[Edition]:
     """The record, at once and whenever it changes. Never ends and never raises; what is not valid is logged."""
     fields = f"metadata.name={names.ASSIGNMENTS_CONFIG}"
     watch = Watch(client, CONFIG_MAPS, ConfigMap, namespace=namespace, fields=fields)
@@ -114,6 +129,6 @@ async def watch_record(client: KubeClient, namespace: str) -> AsyncGenerator[Ass
                     _log.error("assignments gone", config_map=names.ASSIGNMENTS_CONFIG)
                     continue
                 try:
-                    yield parsed(change.object.data)
+                    yield Edition(parsed(change.object.data), _version(change.object.metadata.resource_version))
                 except RecordInvalid as error:
                     _log.error("assignments invalid", problem=str(error))
