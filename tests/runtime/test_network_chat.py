@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from nanoclaw_runtime.contract.config import Groups, GroupSpec
+from nanoclaw_runtime.controller.status import GroupState
 from tests.support.bot_api import BotApi
 from tests.support.house import House, started
 
@@ -43,6 +44,15 @@ async def test_a_question_in_a_chat_is_answered_there_once(house, network):
     await agent.say("hi again")
     await network.until(lambda: len(network.sent) == 2)
     assert network.sent == [(-100, "hi"), (-100, "hi again")]
+
+
+async def test_a_session_that_broke_is_not_shown_to_be_writing(house, network):
+    told = []
+    house.host._networks.typing = lambda jid, *, on: told.append((jid, on))
+    async with house.refusing("INSERT ON sessions", "1"):
+        await asks(network)
+        await house.until_state(GroupState.RETRYING, "family")
+    assert told == [("tg:-100", True), ("tg:-100", False)]
 
 
 async def test_a_chat_of_nobody_is_known_and_not_answered(house, network):

@@ -240,6 +240,7 @@ class Runs:
                 ending = await self._after_task(ref.folder)
         except Exception:  # noqa: BLE001 - one broken session must not end the others
             _log.exception("session broke", group=ref.folder, session=ref.session)
+            session.broken()
             ending = await self._broke(ref)
         finally:
             del self.alive[ref.folder]

@@ -246,6 +246,11 @@ class Session:
         self._moments = replace(self._moments, stopping=True)
         await self._close()
 
+    def broken(self) -> None:
+        """It raised: nothing is to be had of it any more, and nothing reaches it."""
+        self._mailbox.closing = True
+        self._signals.closing()
+
     def status(self) -> SessionStatus:
         if self._moments.closed is not None:
             state = SessionState.CLOSING
