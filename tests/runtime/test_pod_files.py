@@ -10,6 +10,7 @@ import pytest
 
 from nanoclaw_runtime.controller.status import GroupState, SessionState, Warmth
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind
+from tests.support.archives import archive
 from tests.support.bridged import until
 from tests.support.bridged_house import BridgedHouse
 from tests.support.command_line import CommandLine
@@ -32,16 +33,6 @@ async def here(tmp_path):
 async def http(here):
     async with here.http() as session:
         yield session
-
-
-def archive(**files):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mtime = len(content), 1_700_000_000
-            tar.addfile(info, io.BytesIO(content))
-    return out.getvalue()
 
 
 async def put(http, content, area="group", folder="a"):

@@ -13,6 +13,7 @@ from nanoclaw_runtime.api.server import listen, serve_on
 from nanoclaw_runtime.domain.errors import FilesAway, GroupBusy
 from nanoclaw_runtime.domain.transfer import Area, Portion
 from nanoclaw_runtime.store.records import EventType, MessageState
+from tests.support.archives import archive
 from tests.support.house import started
 from tests.support.served import TOKEN, whole_api
 
@@ -30,16 +31,6 @@ async def http(house):
         yield session
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
-
-
-def archive(**files):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mtime = len(content), 1_700_000_000
-            tar.addfile(info, io.BytesIO(content))
-    return out.getvalue()
 
 
 def message(key, text="hello", *, waiting=False):
@@ -264,7 +255,8 @@ async def test_every_area_has_its_folder(house, http, area, folder):
     assert (await got(http, f"{area}/files"))["files"] == []
 
 
-async def test_a_session_waits_for_files_that_come_in(house, http):
+async def upload_under_way(house, http, area, folder):
+    """An upload that is in the middle: (its status, what ends it)."""
     rest = asyncio.Event()
     content = archive(large=b"x" * 200_000)
 
@@ -274,12 +266,30 @@ async def test_a_session_waits_for_files_that_come_in(house, http):
         yield content[100_000:]
 
     async def upload():
-        async with http.put("/v1/transfer/groups/a/group/files", data=slowly(), headers=TAR) as answer:
+        async with http.put(f"/v1/transfer/{area}/files", data=slowly(), headers=TAR) as answer:
             return answer.status
 
     uploading = asyncio.create_task(upload())
-    while not list((house.tmp_path / "groups").glob("a/.nanoclaw-transfer-*/0")):
+    while not list(house.tmp_path.glob(f"{folder}/.nanoclaw-transfer-*/0")):
         await asyncio.sleep(0.005)
+    return uploading, rest
+
+
+@pytest.mark.parametrize(("area", "folder"), AREAS)
+async def test_two_uploads_at_once_are_one_too_many(house, http, area, folder):
+    uploading, rest = await upload_under_way(house, http, area, folder)
+    async with http.put(f"/v1/transfer/{area}/files", data=archive(other=b"x"), headers=TAR) as answer:
+        problem = await answer.json(content_type=None)
+        assert (answer.status, "are being changed already" in problem["detail"]) == (422, True)
+    rest.set()
+    assert await uploading == 200
+    assert sorted(path.name for path in (house.tmp_path / folder).iterdir() if path.is_file()) == ["large"]
+    async with http.put(f"/v1/transfer/{area}/files", data=archive(other=b"x"), headers=TAR) as answer:
+        assert answer.status == 200
+
+
+async def test_a_session_waits_for_files_that_come_in(house, http):
+    uploading, rest = await upload_under_way(house, http, "groups/a/group", "groups/a")
     await house.send("hello", "a")
     await house.send("hello", "b")
     assert (await house.backend.agent(0)).ref.folder == "b"

@@ -74,6 +74,8 @@ class Transfer:
         self._tree, self._book, self._config = tree, book, config
         self._groups, self._sessions, self._found, self._taken_in = groups, sessions, found, taken_in
         self._reservations, self._pods = reservations, pods
+        self._changed: set[Area] = set()
+        """Those of no group that somebody changes now."""
 
     async def inventory(self) -> Inventory:
         conversations = await self._book.conversations()
@@ -139,14 +141,14 @@ class Transfer:
     async def take_files(self, chunks: AsyncIterator[bytes], area: Area, folder: str | None = None) -> FilesTaken:
         """Put the files of a tar stream in place, all or none of them. Raises GroupBusy, too."""
         lively = streams.Lively(chunks, STALLED)
-        with self._changing(folder):
+        with self._changing(area, folder):
             taken = await self._take(lively, area, folder)
         _log.info("files taken in", area=area.value, group=folder, files=taken.files, bytes=taken.bytes)
         return taken
 
     async def remove_files(self, paths: Sequence[str], area: Area, folder: str | None = None) -> int:
         """How many of the files were there. Raises GroupBusy, too."""
-        with self._changing(folder):
+        with self._changing(area, folder):
             if (pods := self._pods_for(area)) is not None:
                 return await pods.remove(self._known(folder), area, paths)
             root, _ = self._place(area, folder)
@@ -163,13 +165,26 @@ class Transfer:
             raise _unreadable(root, error) from error
 
     @contextlib.contextmanager
-    def _changing(self, folder: str | None) -> Iterator[None]:
-        """While it is held no session of the group begins."""
+    def _changing(self, area: Area, folder: str | None) -> Iterator[None]:
+        """While it is held nobody else changes it, and no session of the group begins."""
         with contextlib.ExitStack() as stack:
             if folder is not None:
                 self._free(folder)
                 stack.enter_context(self._reservations.quiet(folder))
+            else:
+                stack.enter_context(self._alone(area))
             yield
+
+    @contextlib.contextmanager
+    def _alone(self, area: Area) -> Iterator[None]:
+        """An upload begins with removing what one before it left behind, which must not be one that goes on."""
+        if area in self._changed:
+            raise TransferRefused(f"the files of {area.value} are being changed already; repeat this when that is over")
+        self._changed.add(area)
+        try:
+            yield
+        finally:
+            self._changed.discard(area)
 
     def _pods_for(self, area: Area) -> PodFiles | None:
         return self._pods if area in GROUP_AREAS else None
