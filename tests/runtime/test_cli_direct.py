@@ -1,7 +1,6 @@
 """The command line and a controller it reaches by address: a real server on loopback, no cluster."""
 
 import asyncio
-import contextlib
 import sys
 
 import pytest
@@ -13,6 +12,7 @@ from nanoclaw_runtime.cli.errors import Away, CommandFailed, NotReachable, Refus
 from nanoclaw_runtime.cli.installation import Target
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.telemetry import Metrics
+from tests.support.ports import free_port
 from tests.support.small_controller import SmallController
 
 TOKEN = "correct-horse"
@@ -23,8 +23,7 @@ class Served:
 
     def __init__(self) -> None:
         self.controller = SmallController()
-        with contextlib.closing(listen("127.0.0.1", 0)) as listener:
-            self.port = listener.getsockname()[1]
+        self.port = free_port()
 
     @property
     def url(self):

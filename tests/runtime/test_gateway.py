@@ -72,7 +72,7 @@ class Gateway:
 
     async def until_answered(self, url):
         """Whatever a connection that is closed at once makes of it."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(aiohttp.ClientError):
                     async with self.client.head(url) as answer:

@@ -1,5 +1,6 @@
 """What a call used, what that costs, and whether a group may call: numbers from bytes and moments."""
 
+import contextlib
 import json
 import sqlite3
 from datetime import UTC, date, datetime
@@ -181,7 +182,8 @@ def test_the_ledger_keeps_a_row_a_day_group_and_model(tmp_path):
         ledger.add(Entry(DAY, folder, model, Usage(1, 2, 3, 4), 0.5))
     assert (ledger.spent("a", DAY), ledger.spent("b", DAY), ledger.spent("c", DAY)) == (1.5, 0.5, 0)
     ledger.close()
-    rows = sqlite3.connect(tmp_path / "usage.db").execute("SELECT * FROM usage ORDER BY folder, model").fetchall()
+    with contextlib.closing(sqlite3.connect(tmp_path / "usage.db")) as found:
+        rows = found.execute("SELECT * FROM usage ORDER BY folder, model").fetchall()
     day = str(DAY)
     assert rows == [
         (day, "a", "x", 2, 2, 4, 6, 8, 1),

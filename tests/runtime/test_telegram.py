@@ -287,7 +287,7 @@ async def test_an_update_nobody_understands_ends_nothing_and_is_told_once(networ
     naps = Naps()
     with structlog.testing.capture_logs() as logs:
         async with running(bot(network, sleep=naps), inbound):
-            await network.until(lambda: network.calls.count("getUpdates") == 3)
+            await network.until(lambda: network.calls.count("getUpdates") >= 3)
     (told,) = [log for log in logs if log["log_level"] == "error"]
     assert told["reason"].startswith("KeyError in the controller")
     assert naps.seconds[:2] == [1.0, 2.0]

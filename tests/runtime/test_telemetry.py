@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import sys
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -16,10 +17,11 @@ from nanoclaw_runtime.channels.base import ChannelRefused
 from nanoclaw_runtime.contract.config import ControllerConfig
 from nanoclaw_runtime.controller.courier import Courier
 from nanoclaw_runtime.controller.status import GroupState
-from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
+from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind
 from nanoclaw_runtime.store.outbox import Outbox, post
 from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.telemetry import Metrics, configure_logging
+from tests.support.fake_backend import FakeBackend
 from tests.support.house import House, started
 
 REFUSED = Diagnosis(FailureKind.IMAGE, "no such image", "It cannot start.")
@@ -116,19 +118,21 @@ class Impatient(ControllerConfig):
         return 0.05
 
 
+class Undead(FakeBackend):
+    """Its agents do not end because somebody asks."""
+
+    async def add(self, agent):
+        agent.undead = sys.maxsize
+        await super().add(agent)
+
+
 async def test_a_session_that_cannot_be_ended_is_overdue_until_it_is(tmp_path):
-    async with House(tmp_path, Impatient) as house:
+    house = House(tmp_path, Impatient)
+    house.backend = Undead(tmp_path)
+    async with house:
+        assert number(house, "nanoclaw_session_overdue_seconds") == 0
         await house.send("hello")
         agent = await house.backend.agent(0)
-        asked = asyncio.Event()
-
-        async def stop(*, grace):
-            asked.set()
-            raise SessionFailed(agent.ref.session, Diagnosis(FailureKind.NODE_LOST, "node silent", "It hangs."))
-
-        agent.stop = stop
-        assert number(house, "nanoclaw_session_overdue_seconds") == 0
-        await asked.wait()
         await shows(house, "nanoclaw_session_overdue_seconds", lambda seconds: seconds > 0.01)
         await agent.exit(137)
         await shows(house, "nanoclaw_session_overdue_seconds", lambda seconds: seconds == 0)

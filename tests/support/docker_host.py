@@ -13,18 +13,17 @@ from typing import Any
 import yaml
 
 from nanoclaw_dev.docker_engine import DockerEngine
-from nanoclaw_runtime.api.server import listen
 from nanoclaw_runtime.cli import main
 from tests.support.command_line import COMMAND, CommandLine
 from tests.support.forked import Forked
+from tests.support.ports import free_port
 
 
 class DockerHost(CommandLine):
     """A stack file, a tree, and the process that serves them."""
 
     def __init__(self, engine: DockerEngine, folder: Path, image: str) -> None:
-        with contextlib.closing(listen("127.0.0.1", 0)) as listener:
-            self.port = listener.getsockname()[1]
+        self.port = free_port()
         self.tree, self.stack_file = folder / "tree", folder / "Pulumi.here.yaml"
         super().__init__(
             HOME=str(folder),

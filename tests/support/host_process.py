@@ -12,11 +12,11 @@ import subprocess
 import httpx
 import yaml
 
-from nanoclaw_runtime.api.server import listen
 from nanoclaw_runtime.contract import wire
 from tests.support.bot_api import TOKEN
 from tests.support.crash_points import FOLDER, POINTS, held_file, held_main
 from tests.support.forked import Forked
+from tests.support.ports import free_port
 
 CHAT = 42
 """Of group `main`, where there is a chat network."""
@@ -42,8 +42,7 @@ class HostProcess:
         main = {"folder": "main", "name": "Main", "jid": f"tg:{CHAT}"}
         settings = {"runtime": {"agent": agent} | runtime, "groups": [main]}
         self._stack.write_text(yaml.safe_dump(settings))
-        with contextlib.closing(listen("127.0.0.1", 0)) as listener:
-            self._port = listener.getsockname()[1]
+        self._port = free_port()
         self._process = None
         self._log = folder / "log"
 
