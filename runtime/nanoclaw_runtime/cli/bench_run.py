@@ -19,7 +19,7 @@ from nanoclaw_runtime.cli.bench_pods import BENCH, Manifest, Place
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.domain.storage_advice import RWO, RWOP, RWX, Measured
 from nanoclaw_runtime.kube.client import KubeClient
-from nanoclaw_runtime.kube.errors import NotFound, StreamLost
+from nanoclaw_runtime.kube.errors import KubeError, NotFound, StreamLost
 from nanoclaw_runtime.kube.resources import CLAIMS, PODS
 
 START: Final = 300.0
@@ -50,7 +50,12 @@ class NoNode(CommandFailed):
 async def made_claim(client: KubeClient, namespace: str, manifest: Manifest) -> AsyncIterator[Manifest]:
     """The claim for as long as the body runs."""
     name = manifest["metadata"]["name"]
-    made = await client.create(CLAIMS, manifest, namespace=namespace)
+    try:
+        made = await client.create(CLAIMS, manifest, namespace=namespace)
+    except BaseException:  # also one that nobody waited for any more may be made
+        with contextlib.suppress(KubeError):
+            await client.delete(CLAIMS, name, namespace=namespace)
+        raise
     try:
         yield made
     finally:
@@ -180,21 +185,32 @@ async def _removed(client: KubeClient, namespace: str, tell: Tell) -> AsyncItera
 
 
 async def _listen(client: KubeClient, namespace: str, name: str, outcome: Outcome, tell: Tell) -> None:
-    """Take in what the measuring pod says until it has ended; its log is read from the start after a loss."""
-    heard, done = 0, False
-    while not done:
-        rest, number = b"", 0
-        with contextlib.suppress(StreamLost):
-            async for chunk in client.pod_log(name, container=BENCH, namespace=namespace, follow=True):
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    number += 1
-                    if number > heard:
-                        heard = number
-                        done = _take(line, outcome, tell)
-        pod = await client.get(PODS, name, namespace=namespace)
-        if not done and pod["status"].get("phase") in {"Succeeded", "Failed"} and number >= heard:
+    """Take in what the measuring pod says until it has ended; its log is read from the start after a loss.
+
+    What a look at its log did not bring may be there behind the next: only one that began when the pod had ended, and
+    was not broken off, has all of it.
+    """
+    heard, pod = 0, None
+    while True:
+        rest, number, lost = b"", 0, False
+        try:
+            async with contextlib.aclosing(
+                client.pod_log(name, container=BENCH, namespace=namespace, follow=True)
+            ) as log:
+                async for chunk in log:
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        number += 1
+                        if number > heard:
+                            heard = number
+                            if _take(line, outcome, tell):
+                                return
+        except StreamLost:
+            lost = True
+        if pod is not None and not lost:
             raise CommandFailed(f"the measuring pod ended early: {doctor.trouble(pod) or rest.decode()}".rstrip(": "))
+        found = await client.get(PODS, name, namespace=namespace)
+        pod = found if found["status"].get("phase") in {"Succeeded", "Failed"} else None
 
 
 def _take(line: bytes, outcome: Outcome, tell: Tell) -> bool:
