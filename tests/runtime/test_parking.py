@@ -456,6 +456,33 @@ async def test_what_was_parked_goes_when_the_stack_parks_no_more(yard):
     await yard.until_parked()
 
 
+async def test_nothing_is_begun_any_more_while_what_is_under_way_is_undone(yard):
+    """Sessions and exports go on for as long as that takes."""
+    await yard.until_parked("a", "b", "c")
+    asked, ends, undone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def prepare(_plan):
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.set()
+            await undone.wait()
+
+    yard.backend.prepare = prepare
+    assert yard.parking.take("a")
+    await asked.wait()
+    ending = asyncio.create_task(yard.end())
+    await ends.wait()
+    await next(agent for agent in yard.backend.parked.values() if agent.ref.folder == "b").exit(1)
+    yard.groups["d"] = GroupSpec(folder="d", name="D")
+    try:
+        assert (yard.parking.take("b"), yard.parking.wanted("d")) == (None, None)
+    finally:
+        undone.set()
+        await ending
+
+
 @pytest.mark.parametrize(
     "error", [SessionFailed("s", IMAGE), RuntimeError("our own mistake")], ids=["expected", "unexpected"]
 )

@@ -198,8 +198,9 @@ class Parking:
 
     async def run(self) -> None:
         """Park and drop until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as self._tasks:
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
                 while True:
                     self._changes.clear()
                     await self._look()
@@ -207,8 +208,8 @@ class Parking:
                         async with asyncio.timeout(PERIOD):
                             await self._changes.wait()
                     await asyncio.sleep(SETTLE)
-        finally:
-            self._tasks = None
+            finally:
+                self._tasks = None  # nothing is begun while what is under way comes to its end
 
     async def _look(self) -> None:
         if not self._on and not self._agents:
