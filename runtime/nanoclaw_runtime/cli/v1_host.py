@@ -6,10 +6,12 @@ host is changed by reading. What the rows mean is `domain.v1_records`.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple
@@ -25,6 +27,12 @@ from nanoclaw_runtime.ipc import archive
 
 DATABASE: Final = "store/messages.db"
 IPC_FOLDERS: Final = ("messages", "tasks", "input")
+
+COPIES: Final = 50
+PAUSE: Final = 0.1
+# Seconds between two tries to copy the database of a host that writes.
+_HEADER: Final = 100
+# Bytes at the beginning of each of SQLite's files in which it counts its changes.
 
 _LAST_SEEN: Final = "last_timestamp"
 _LAST_GIVEN: Final = "last_agent_timestamp"
@@ -185,12 +193,43 @@ def signs_of_life(root: Path) -> str | None:
 
 @contextmanager
 def _copied(file: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nanoclaw-") as folder:
-        for name in (file.name, f"{file.name}-wal", f"{file.name}-journal"):
-            with suppress(FileNotFoundError):
-                if file.with_name(name).is_file():  # and no pipe or device, which may never end
-                    shutil.copyfile(file.with_name(name), Path(folder) / name)
-        yield Path(folder) / file.name
+    """The database as it was at one moment. Raises CommandFailed when its host never leaves it alone for long enough.
+
+    What was copied while it was written to is no database, though SQLite may find nothing wrong with it.
+    """
+    for _ in range(COPIES):
+        with tempfile.TemporaryDirectory(prefix="nanoclaw-") as folder:
+            before = _state(file)
+            _copy(file, Path(folder))
+            if _state(file) == before:
+                yield Path(folder) / file.name
+                return
+        time.sleep(PAUSE)
+    raise CommandFailed(f"{file} is written to all the time; stop the host, so that it is whole, and try again")
+
+
+def _copy(file: Path, folder: Path) -> None:
+    for name in _parts(file):
+        with suppress(FileNotFoundError):
+            if file.with_name(name).is_file():  # and no pipe or device, which may never end
+                shutil.copyfile(file.with_name(name), folder / name)
+
+
+def _state(file: Path) -> list[tuple[int, int, bytes] | None]:
+    """Something else after each change: what SQLite counts in its headers, beside the times, which are coarse."""
+    found: list[tuple[int, int, bytes] | None] = []
+    for part in map(file.with_name, _parts(file)):
+        try:
+            facts = part.stat()
+            with part.open("rb") if part.is_file() else io.BytesIO() as content:
+                found.append((facts.st_mtime_ns, facts.st_size, content.read(_HEADER)))
+        except FileNotFoundError:
+            found.append(None)
+    return found
+
+
+def _parts(file: Path) -> tuple[str, ...]:
+    return file.name, f"{file.name}-wal", f"{file.name}-journal"
 
 
 def _check(file: Path, connection: sqlite3.Connection) -> None:
