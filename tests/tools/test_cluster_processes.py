@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,49 @@ def test_the_last_run_keeps_its_log(programs):
         programs.wait(lambda: False, "never", "once", seconds=60)
     programs.ensure(Program("once", ("sh", "-c", "echo second; exec sleep 1000")))
     assert programs.log("once").with_suffix(".previous.log").read_text() == "first\n"
+
+
+class Interrupted(Exception):
+    """As KeyboardInterrupt, and nobody but the test waits for it."""
+
+
+def test_a_program_that_was_being_started_when_we_were_interrupted_is_found_again(programs):
+    free = threading.Event()
+    processes.PARENT.submit(free.wait)
+
+    def interrupt(_signal, frame):
+        while frame is not None and frame.f_code is not Processes.ensure.__code__:
+            frame = frame.f_back
+        if frame is not None and processes.PARENT._work_queue.qsize():  # it is waited for
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            free.set()
+            raise Interrupted
+
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        with pytest.raises(Interrupted):
+            programs.ensure(SLEEP)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+        free.set()
+    processes.PARENT.submit(int).result()
+    assert programs.pid("sleeper")
+    assert not programs.ensure(SLEEP)
+
+
+def test_a_file_that_two_write_at_the_same_time_is_whole_and_nothing_is_left_beside_it(tmp_path):
+    file, texts = tmp_path / "folder" / "file", ("a" * 100_000, "b" * 100_000)
+
+    def write(text):
+        for _ in range(200):
+            processes.write_private(file, text)
+            assert file.read_text() in texts
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, texts * 2)) == [None] * 4
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_attached_programs_outlive_the_thread_they_were_started_in(programs):

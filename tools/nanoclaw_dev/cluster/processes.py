@@ -15,9 +15,11 @@ import os
 import select
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as await_all
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -76,7 +78,10 @@ class Processes:
 
     def started(self, name: str) -> float | None:
         """When a program that runs was started, in seconds since 1970, else None."""
-        return self._path(name).stat().st_mtime if self._record(name) else None
+        if self._record(name):
+            with contextlib.suppress(FileNotFoundError):  # somebody stopped it just now
+                return self._path(name).stat().st_mtime
+        return None
 
     def log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
@@ -139,11 +144,18 @@ class Processes:
         log = self.log(program.name)
         if log.exists():
             log.rename(log.with_suffix(".previous.log"))
+        # Whoever is interrupted here has still started it, and it is found again.
+        started = PARENT.submit(self._launch, program, log)
+        try:
+            started.result()
+        finally:
+            await_all([started])
+
+    def _launch(self, program: Program, log: Path) -> None:
         # setpriv becomes the program: the process id stays.
         prefix = ("setpriv", "--pdeathsig", "KILL", "--") if self.attached else ()
         with log.open("wb") as output:
-            child = PARENT.submit(
-                subprocess.Popen[bytes],
+            child = subprocess.Popen(
                 [*prefix, *program.command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -151,7 +163,7 @@ class Processes:
                 cwd=self._folder,
                 env=ENVIRONMENT,
                 start_new_session=True,  # a Ctrl-C in the terminal is for us, we stop them in order
-            ).result()
+            )
         self._children[program.name] = child
         record = _Record(child.pid, _seen(child.pid).started, _boot(), program.digest())
         write_private(self._path(program.name), json.dumps(asdict(record)))
@@ -181,10 +193,14 @@ class Processes:
 def write_private(path: Path, text: str) -> None:
     """Write a file only its owner can read, at once or not at all; folders above it are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    partial.replace(path)
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # two may write at the same time
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
 
 
 def kill(pid: int) -> None:
