@@ -4,6 +4,7 @@ import datetime as dt
 import socket
 import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography import x509
@@ -55,6 +56,22 @@ def test_a_certificate_of_another_authority_is_refused(tmp_path):
     ours = x509.load_pem_x509_certificate(authority.files.certificate.read_bytes())
     with pytest.raises(InvalidSignature):
         certificate.verify_directly_issued_by(ours)
+
+
+def test_what_several_commands_need_at_the_same_time_is_made_once(tmp_path):
+    start, commands = threading.Barrier(6), range(6)
+
+    def command(_):
+        start.wait()
+        authority = Authority(tmp_path)
+        made = authority.issue(Request("one", "user"))
+        ssl.create_default_context().load_cert_chain(made.certificate, made.key)  # they fit each other
+        tokens = authority.signing_key("tokens")
+        return [file.read_bytes() for pair in (authority.files, made, tokens) for file in (pair.certificate, pair.key)]
+
+    with ThreadPoolExecutor(len(commands)) as pool:
+        seen = list(pool.map(command, commands))
+    assert seen == seen[:1] * len(commands)
 
 
 def test_what_still_serves_is_kept(tmp_path):

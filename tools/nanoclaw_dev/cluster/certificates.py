@@ -6,9 +6,12 @@ expire or when what it must say changed. Nothing here talks to anybody.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import fcntl
 import ipaddress
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +60,9 @@ class Authority:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         files = self.files
-        if not (files.key.exists() and files.certificate.exists()):
-            _make_authority(files)
+        with self._alone():
+            if not (files.key.exists() and files.certificate.exists()):
+                _make_authority(files)
         key = serialization.load_pem_private_key(files.key.read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         self._key = key
@@ -71,25 +75,34 @@ class Authority:
     def issue(self, request: Request) -> Pair:
         """A certificate as requested, the one made before when it still serves."""
         files = key_pair(self._folder, request.name)
-        if not _serves(files, request, self._certificate):
-            key = ec.generate_private_key(ec.SECP256R1())
-            certificate = self._sign(request, key.public_key())
-            _write_key(files.key, key)
-            files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        with self._alone():
+            if not _serves(files, request, self._certificate):
+                key = ec.generate_private_key(ec.SECP256R1())
+                certificate = self._sign(request, key.public_key())
+                _write_key(files.key, key)
+                files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         return files
 
     def signing_key(self, name: str) -> Pair:
         """A bare key pair, not certified, to sign tokens with; `certificate` is the public key."""
         files = key_pair(self._folder, name)
-        if not (files.key.exists() and files.certificate.exists()):
-            key = ec.generate_private_key(ec.SECP256R1())
-            _write_key(files.key, key)
-            files.certificate.write_bytes(
-                key.public_key().public_bytes(
-                    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        with self._alone():
+            if not (files.key.exists() and files.certificate.exists()):
+                key = ec.generate_private_key(ec.SECP256R1())
+                _write_key(files.key, key)
+                files.certificate.write_bytes(
+                    key.public_key().public_bytes(
+                        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+                    )
                 )
-            )
         return files
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Commands that only look make what is missing, too: two at once would leave a key without its certificate."""
+        with (self._folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _sign(self, request: Request, public_key: ec.EllipticCurvePublicKey) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
