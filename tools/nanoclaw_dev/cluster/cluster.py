@@ -92,18 +92,14 @@ class Cluster:
     def stop(self) -> None:
         """Stop everything and leave nothing but the folder with the data."""
         with locked(self.instance):
-            for node in [*self.nodes, *self._surplus()]:
-                node.power_off()
-            for name in (PROVISIONER, ENFORCER):
-                self.processes.stop(name, grace=GRACE)
-            self.control_plane.halt()
-            network.remove_bridge(self.instance)
+            self._stop()
 
     def remove(self) -> None:
         """Stop, and delete all data with it: objects, volumes, images, certificates."""
-        self.stop()
-        shutil.rmtree(self.instance.folder, ignore_errors=True)
-        self.instance.lock.unlink(missing_ok=True)
+        with locked(self.instance):
+            self._stop()
+            shutil.rmtree(self.instance.folder, ignore_errors=True)
+            self.instance.lock.unlink()
 
     def status(self) -> Status:
         names = self.processes.names()
@@ -142,6 +138,14 @@ class Cluster:
             self.control_plane.api.delete(f"/api/v1/nodes/{node.name}")
             shutil.rmtree(node.place.folder)
 
+    def _stop(self) -> None:
+        for node in [*self.nodes, *self._surplus()]:
+            node.power_off()
+        for name in (PROVISIONER, ENFORCER):
+            self.processes.stop(name, grace=GRACE)
+        self.control_plane.halt()
+        network.remove_bridge(self.instance)
+
     def _start(self, step: Step) -> None:
         self._shape.record(self.instance)
         network.create_bridge(self.instance)
@@ -176,7 +180,7 @@ class Cluster:
         step.note("DNS")
         self.import_image(dns.image_archive())
         api, there = self.control_plane.api, f"/api/v1/namespaces/{dns.NAMESPACE}"
-        self.processes.wait(lambda: api.get(there) is not None, f"{there} exists", API_SERVER, seconds=BOOT)
+        self.processes.wait(lambda: api.exists(there), f"{there} exists", API_SERVER, seconds=BOOT)
         for path, manifest in dns.objects(self.instance):
             api.apply(path, manifest)
 

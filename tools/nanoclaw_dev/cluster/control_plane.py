@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import os
 import shutil
 from collections.abc import Iterator
 from types import TracebackType
@@ -36,10 +37,13 @@ API_GRACE = 3.0
 @contextlib.contextmanager
 def locked(instance: Instance) -> Iterator[None]:
     """One command at a time starts or stops a cluster; the next one waits."""
-    instance.base.mkdir(parents=True, exist_ok=True)
-    with instance.lock.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    while True:
+        instance.base.mkdir(parents=True, exist_ok=True)
+        with instance.lock.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock.fileno()).st_nlink:  # else the cluster was removed meanwhile, and its lock with it
+                yield
+                return
 
 
 def binaries() -> render.Binaries:
@@ -115,9 +119,10 @@ class ControlPlane:
 
     def remove(self) -> None:
         """Stop, and delete all objects with it."""
-        self.stop()
-        shutil.rmtree(self.instance.folder, ignore_errors=True)
-        self.instance.lock.unlink(missing_ok=True)
+        with locked(self.instance):
+            self.halt()
+            shutil.rmtree(self.instance.folder, ignore_errors=True)
+            self.instance.lock.unlink()
 
     def launch(self, step: Step) -> None:
         """Start the programs without waiting for them; for callers that hold the lock."""

@@ -29,7 +29,10 @@ class Shape:
     @classmethod
     def of(cls, instance: Instance, *, nodes: int | None = None, fast_failure: bool | None = None) -> Self:
         """The shape wanted now: what is not None, else as it was recorded, else the usual."""
-        recorded = json.loads(instance.shape.read_text()) if instance.shape.exists() else {}
+        try:
+            recorded = json.loads(instance.shape.read_text())
+        except FileNotFoundError:
+            recorded = {}
         chosen = {"nodes": nodes, "fast_failure": fast_failure}
         return cls(**recorded | {name: value for name, value in chosen.items() if value is not None})
 
