@@ -7,7 +7,10 @@ documentation but was not tried: controllers are switched on from the root down 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from nanoclaw_dev.errors import SetupError
 NEEDED = frozenset({"cpu", "cpuset", "memory", "pids"})
 # Controllers without which a kubelet does not start.
 UNIFIED = Path("/sys/fs/cgroup")
-EMPTY_AFTER = 10.0
+EMPTY_AFTER = 60.0
 # Seconds the kernel may take to let go of a folder whose processes were killed.
 
 
@@ -65,16 +68,32 @@ def create(cgroup: str) -> None:
     """Make the folder `cgroup`, such as `/nanoclaw/local/node-1`, in every tree."""
     trees = hierarchies()
     for root in trees.roots:
-        folder = root
-        for part in cgroup.strip("/").split("/"):
-            if trees.version == 2:
-                _pass_on(folder, trees.controllers)
-            parent, folder = folder, folder / part
-            folder.mkdir(exist_ok=True)
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                # A new cpuset of version 1 has neither, and no process can enter it.
-                if trees.version == 1 and (folder / name).exists() and not (folder / name).read_text().strip():
-                    (folder / name).write_text((parent / name).read_text())
+        with _alone(root):
+            _create(trees, root, cgroup)
+
+
+def _create(trees: Hierarchies, root: Path, cgroup: str) -> None:
+    folder = root
+    for part in cgroup.strip("/").split("/"):
+        if trees.version == 2:
+            _pass_on(folder, trees.controllers)
+        parent, folder = folder, folder / part
+        folder.mkdir(exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            # A new cpuset of version 1 has neither, and no process can enter it.
+            if trees.version == 1 and (folder / name).exists() and not (folder / name).read_text().strip():
+                (folder / name).write_text((parent / name).read_text())
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Clusters share the folder above theirs: none removes it as empty while another makes its own in it."""
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _pass_on(folder: Path, controllers: frozenset[str]) -> None:
@@ -102,11 +121,12 @@ def remove(cgroup: str) -> None:
             if time.monotonic() > end:
                 raise SetupError(f"The cgroup {top} still has processes: end them and run the command again.")
             time.sleep(POLL)
-        for parent in top.parents:
-            if parent == root:
-                break
-            with contextlib.suppress(OSError):  # another cluster of ours is in it
-                parent.rmdir()
+        with _alone(root):
+            for parent in top.parents:
+                if parent == root:
+                    break
+                with contextlib.suppress(OSError):  # another cluster of ours is in it
+                    parent.rmdir()
 
 
 def _removed(top: Path) -> bool:
