@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
-from nanoclaw_dev.cluster import disks, render
-from nanoclaw_dev.cluster.provisioner import SELECTED, folder_name, given_back, volume_for
+from nanoclaw_dev.cluster import disks, follow, render
+from nanoclaw_dev.cluster.provisioner import CLAIMS, SELECTED, Provisioner, folder_name, given_back, volume_for
+from nanoclaw_dev.errors import SetupError
 
 FOLDER = Path("/volumes/one")
 USUAL, DETACHABLE = render.storage_classes()
@@ -78,6 +80,42 @@ def test_only_what_is_ours_and_released_is_deleted(phase, policy, by, expected):
         "status": {"phase": phase},
     }
     assert given_back(volume) is expected
+
+
+class Api:
+    """As much of it as claims take. The first volume for the claim `refused` is refused."""
+
+    def __init__(self, *claims):
+        self._claims, self.asked, self.watched = claims, [], threading.Event()
+
+    def list(self, path):
+        return {"metadata": {"resourceVersion": "7"}, "items": self._claims if path == CLAIMS else ()}
+
+    def watch(self, path, *_, **__):
+        if path == CLAIMS:
+            self.watched.set()
+        threading.Event().wait()
+
+    def get(self, _path):
+        return USUAL
+
+    def create(self, _path, volume):
+        self.asked.append(volume["spec"]["claimRef"]["name"])
+        if self.asked == ["refused"]:
+            raise SetupError("the API server refused it")
+        return True
+
+
+def test_a_claim_that_cannot_be_served_keeps_no_other_waiting_and_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(follow, "RETRY", 0)
+    refused, other = (
+        {**claim("ReadWriteOnce", storageClassName="ours"), "status": {"phase": "Pending"}} for _ in range(2)
+    )
+    refused["metadata"] = refused["metadata"] | {"name": "refused"}
+    api = Api(refused, other)
+    threading.Thread(target=Provisioner(api, tmp_path).run, name="claims", daemon=True).start()
+    assert api.watched.wait(60)
+    assert api.asked == ["refused", "data", "refused", "data"]
 
 
 def test_claims_of_the_same_name_get_different_folders():

@@ -20,6 +20,7 @@ from nanoclaw_dev.cluster import disks
 from nanoclaw_dev.cluster.api import Api
 from nanoclaw_dev.cluster.follow import Manifest, follow, instance_of_arguments
 from nanoclaw_dev.cluster.render import DETACHABLE, PROVISIONER
+from nanoclaw_dev.errors import SetupError
 
 CLAIMS, VOLUMES = "/api/v1/persistentvolumeclaims", "/api/v1/persistentvolumes"
 
@@ -107,8 +108,14 @@ class Provisioner:
 
     def _follow(self, path: str, handle: Callable[[Manifest], None]) -> NoReturn:
         def listed(objects: list[Manifest]) -> None:
+            trouble = None
             for each in objects:
-                handle(each)
+                try:
+                    handle(each)
+                except (SetupError, OSError) as error:  # of one: the others are not kept waiting for it
+                    trouble = error
+            if trouble is not None:
+                raise trouble
 
         follow(self._api, path, listed=listed, changed=handle, gone=lambda _: None)
 
