@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from nanoclaw_dev import engine as engine_module
 from nanoclaw_dev import up
 from nanoclaw_dev.engine import Engine
 from nanoclaw_dev.engine_binaries import EngineBinaries
@@ -20,11 +21,26 @@ def test_a_cluster_that_does_not_run_is_told_and_nothing_goes_to_the_shell(ask, 
     assert capsys.readouterr().out == ""
 
 
-def test_a_shell_with_the_engines_environment_outlives_the_end_of_strays(tmp_path):
-    """As `make down` typed after `eval "$(make env)"`; an engine's own child is ended."""
+@pytest.fixture
+def engine(tmp_path):
     cli = tmp_path / "pulumi"
     cli.touch()
-    engine = Engine(EngineBinaries(cli, cli, "a test"), state=tmp_path / "state")
+    return Engine(EngineBinaries(cli, cli, "a test"), state=tmp_path / "state")
+
+
+def test_strays_are_ended_however_long_their_lock_was_waited_for(engine, monkeypatch):
+    """Another command may hold it for minutes."""
+    monkeypatch.setattr(engine_module, "STRAYS_END", 0)
+    with subprocess.Popen(["sleep", "60"], env=engine.environment()) as stray:
+        try:
+            engine.end_strays()
+            assert stray.wait(30) == -signal.SIGKILL
+        finally:
+            stray.kill()
+
+
+def test_a_shell_with_the_engines_environment_outlives_the_end_of_strays(engine):
+    """As `make down` typed after `eval "$(make env)"`; an engine's own child is ended."""
     sleep = ["sleep", "60"]
     with (
         subprocess.Popen(sleep, env=engine.shell_environment()) as shell,
@@ -32,7 +48,7 @@ def test_a_shell_with_the_engines_environment_outlives_the_end_of_strays(tmp_pat
     ):
         try:
             engine.end_strays()
-            assert stray.wait(10) == -signal.SIGKILL
+            assert stray.wait(30) == -signal.SIGKILL
             assert shell.poll() is None
         finally:
             shell.kill()

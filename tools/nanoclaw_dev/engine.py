@@ -122,12 +122,14 @@ class Engine:
         if self.state is None:
             return
         ours = f"{_MARK}={self.state}".encode()
-        deadline = time.monotonic() + STRAYS_END
         with _exclusive(self.state / "lock"):
-            while (strays := _processes_with(ours)) and time.monotonic() < deadline:
+            deadline = time.monotonic() + STRAYS_END
+            while strays := _processes_with(ours):
                 for process in strays:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(process, signal.SIGKILL)
+                if time.monotonic() > deadline:
+                    return
                 time.sleep(0.02)  # the kernel takes a moment
 
     def environment(self) -> dict[str, str]:
@@ -190,7 +192,7 @@ class Engine:
             except EngineFailed as failed:
                 if _LOCKED not in str(failed):
                     raise
-                if running := [pid for pid in _HOLDER.findall(str(failed)) if Path(f"/proc/{pid}").exists()]:
+                if running := [pid for pid in _HOLDER.findall(str(failed)) if _runs(pid)]:
                     raise EngineFailed(
                         f"A `pulumi` of an earlier command still works on this stack: wait for process {running[0]}."
                     ) from None
@@ -219,6 +221,14 @@ class Engine:
                     step.note(f"{finished} done, {match['state']} {match['type'].rsplit(':', 1)[-1]} {match['name']}")
         if process.returncode:
             raise EngineFailed(_failure(arguments[0], lines))
+
+
+def _runs(process: str) -> bool:
+    """It has not ended. What a killed command started is the business of this machine's init, which may never reap."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _processes_with(variable: bytes) -> list[int]:
