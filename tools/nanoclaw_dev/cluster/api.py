@@ -5,6 +5,7 @@ JSON over one HTTPS connection per call, with a client certificate. Not for anyt
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
@@ -15,10 +16,14 @@ from nanoclaw_dev.cluster.certificates import Pair, key_pair
 from nanoclaw_dev.cluster.instance import Instance
 from nanoclaw_dev.errors import SetupError
 
-TIMEOUT = 5.0
-# Seconds for one call, on a machine that may be busy.
+TIMEOUT = 30.0
+# Seconds for one call, on a machine that may be busy. A server that is away refuses at once.
 SILENCE = 10.0
 # Seconds a watch may be silent beyond its end before its connection counts as dead.
+
+
+UNANSWERED = (OSError, http.client.HTTPException, SetupError)
+# What a call raises of a server that is away, or not quite there yet.
 
 
 class Api:
@@ -49,6 +54,12 @@ class Api:
         if status == 404:
             return None
         return self._checked(status, body, path)
+
+    def exists(self, path: str) -> bool:
+        """There is an object at `path`, as far as the server can tell by now."""
+        with contextlib.suppress(*UNANSWERED):
+            return self.get(path) is not None
+        return False
 
     def list(self, path: str) -> dict[str, Any]:
         """The list at `path`, with its resourceVersion."""

@@ -6,6 +6,7 @@ go with it. PID 1 only reaps; what runs on the machine is started from outside, 
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -91,7 +92,9 @@ class Machine:
     def _unshared(self) -> bool:
         """PID 1 is the reaper itself, hence all namespaces are made and /proc is mounted."""
         init = self._init()
-        return init is not None and Path(f"/proc/{init}/comm").read_text().strip() == "catatonit"
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now, and its parent says why
+            return init is not None and Path(f"/proc/{init}/comm").read_text().strip() == "catatonit"
+        return False
 
     def _prepared(self, init: int) -> bool:
         return Path(f"/proc/{init}/root{render.NODE_PREPARED}").exists()

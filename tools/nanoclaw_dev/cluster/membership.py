@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
-from nanoclaw_dev.cluster.api import Api
+from nanoclaw_dev.cluster.api import UNANSWERED, Api
 from nanoclaw_dev.errors import SetupError
 
 OUT_OF_SERVICE = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
@@ -21,7 +21,7 @@ Taints = list[dict[str, Any]]
 
 def ready(api: Api, name: str, *, since: float) -> bool | None:
     """Whether the API calls a node ready and heard so after `since`; None when it gives no answer."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*UNANSWERED):
         for condition in _node(api, name).get("status", {}).get("conditions", []):
             if condition["type"] == "Ready":
                 beat = dt.datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp()
@@ -31,9 +31,11 @@ def ready(api: Api, name: str, *, since: float) -> bool | None:
 
 
 def troubled(api: Api, name: str) -> bool:
-    """The node has a taint of Kubernetes' own, which keeps pods away."""
-    taints: Taints = _node(api, name).get("spec", {}).get("taints", [])
-    return any(taint["key"].startswith("node.kubernetes.io/") for taint in taints)
+    """The node has a taint of Kubernetes' own, which keeps pods away, or nobody can tell."""
+    with contextlib.suppress(*UNANSWERED):
+        taints: Taints = _node(api, name).get("spec", {}).get("taints", [])
+        return any(taint["key"].startswith("node.kubernetes.io/") for taint in taints)
+    return True
 
 
 def out_of_service(api: Api, name: str) -> None:
