@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from nanoclaw_runtime.contract.config import Groups, GroupSpec, Transport
+from nanoclaw_runtime.contract.config import Groups, GroupSpec, ParkingSettings, Transport
 from nanoclaw_runtime.controller.status import GroupState
 from nanoclaw_runtime.domain.model import SessionRef
 from nanoclaw_runtime.store.records import EventType, MessageState, RecordedState
@@ -157,6 +157,42 @@ async def test_a_follow_up_nobody_took_survives_a_controller_that_broke_when_it_
         await asyncio.wait({house._life})
     await house.return_broken()
     assert ">unseen</message>" in (await house.backend.agent(1)).stdin["prompt"]
+
+
+async def test_a_message_that_comes_while_a_broken_controller_ends_is_accepted_for_the_next_one(tmp_path):
+    house = House(tmp_path, parking=ParkingSettings(pods=1))
+    house.backend.parks, prepare = True, house.backend.prepare
+    asked, ends, undone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(_plan):
+        """As a pod whose making is being undone."""
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            house.backend.prepare = prepare
+            ends.set()
+            await undone.wait()
+
+    house.backend.prepare = slow
+    async with house:
+        await house.send("hello")
+        agent = await house.backend.agent(0)
+        await agent.say("hi")
+        await agent.exit()
+        await asked.wait()
+        await house.send("hello", "a")
+        agent = await house.backend.agent(1)
+        async with house.refusing("UPDATE ON messages", "NEW.state = 'waiting'"):
+            await agent.exit(1)
+            await ends.wait()
+        try:
+            await house.send("still there?", "b")
+        finally:
+            undone.set()
+        await house.return_broken()
+        await house.backend.agent(3)
+        assert sorted(agent.ref.folder for agent in house.backend.agents[2:]) == ["a", "b"]
 
 
 async def test_a_session_that_outlives_a_change_of_transport_is_told_once_and_its_message_waits_again(tmp_path):

@@ -150,7 +150,10 @@ class GroupQueue:
                     self._do(self._look(at), "look at idle sessions")
 
     def _do(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._tasks.create_task(work, name=name)
+        try:
+            self._tasks.create_task(work, name=name)
+        except RuntimeError:  # the controller broke and ends: whatever still comes in is for the next process
+            work.close()
 
     async def _run(self, folder: str) -> None:
         self.ended(folder, await self._work.run_session(folder))
