@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,15 @@ def test_strays_are_ended_however_long_their_lock_was_waited_for(engine, monkeyp
             assert stray.wait(30) == -signal.SIGKILL
         finally:
             stray.kill()
+
+
+def test_a_run_that_ended_is_over_though_nobody_reaps_it():
+    """As in a container whose first process reaps nobody."""
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{ended.pid}").exists()
+        assert not engine_module._runs(str(ended.pid))
+    assert engine_module._runs(str(os.getpid()))
 
 
 def test_a_shell_with_the_engines_environment_outlives_the_end_of_strays(engine):
