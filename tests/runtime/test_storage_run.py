@@ -82,3 +82,36 @@ async def test_a_claim_whose_making_was_not_waited_for_is_removed():
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert cluster.claims == set()
+
+
+class Pods:
+    """An API server with pods that takes its time to delete one."""
+
+    def __init__(self, *names) -> None:
+        self.names = set(names)
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+    async def delete(self, resource, name, *, namespace):
+        self.asked.set()
+        await self.go.wait()
+        self.names.remove(name)
+
+    async def get(self, resource, name, *, namespace):
+        raise NotFound(LOG, "gone")
+
+
+async def test_ctrl_c_while_it_cleans_up_already_leaves_no_pod():
+    cluster = Pods("measure", "near", "far")
+
+    async def measuring():
+        async with bench_run._removed(cluster, "here", lambda _: None) as pods:
+            pods.made += ["near", "far", "measure"]
+
+    task = asyncio.create_task(measuring())
+    await cluster.asked.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    cluster.go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert cluster.names == set()

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from nanoclaw_runtime.backends.to_the_end import to_the_end
 from nanoclaw_runtime.cli import bench_pods, doctor
 from nanoclaw_runtime.cli.bench_pods import BENCH, Manifest, Place
 from nanoclaw_runtime.cli.errors import CommandFailed
@@ -181,7 +182,7 @@ async def _removed(client: KubeClient, namespace: str, tell: Tell) -> AsyncItera
     try:
         yield pods
     finally:
-        await pods.gone()
+        await to_the_end(pods.gone())  # Ctrl-C may come while it is cleaned up already
 
 
 async def _listen(client: KubeClient, namespace: str, name: str, outcome: Outcome, tell: Tell) -> None:
