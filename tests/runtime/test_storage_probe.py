@@ -49,7 +49,7 @@ def heard(process):
 def test_everything_is_measured_and_nothing_is_left(places):
     answers = [subprocess.Popen(command(places, "answer", "--pair", pair)) for pair in ("near", "far")]
     said = heard(measure(places, "--pair", "near", "--pair", "far"))
-    assert [each.wait(timeout=10) for each in answers] == [0, 0]
+    assert [each.wait(timeout=50) for each in answers] == [0, 0]
     found = {(each["measured"]["what"], each["measured"]["where"]) for each in said if "measured" in each}
     own = {(what, where) for what in writes.CASES for where in (Where.PLAIN, Where.CLAIM)}
     assert found == own | {(what, where) for what in SEEN for where in Where if where is not Where.CLAIM}
@@ -63,9 +63,28 @@ def test_asked_to_stop_it_leaves_nothing_on_the_claim(places):
     assert "step" in json.loads(process.stdout.readline())
     assert left(places, "claim") == [".run"]
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=50)
     assert process.returncode == 143
     assert left(places, "claim") == []
+
+
+def test_asked_to_stop_before_it_has_begun_it_ends_as_well():
+    """Nobody ends the first process of a container by a signal that it does not hear yet."""
+    program = (
+        "import runpy, signal, sys\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.startswith('nanoclaw_runtime.domain'):\n"
+        "            print('importing', flush=True)\n"
+        "            signal.pause()\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "runpy.run_module('nanoclaw_runtime.storage_probe', run_name='__main__')\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.terminate()
+        assert process.wait(timeout=50) == 143
 
 
 def test_a_claim_that_cannot_be_written_is_told_and_not_measured(places):
@@ -95,7 +114,7 @@ def test_a_change_is_not_seen_before_it_is_made(places, what):
         assert seen == str(number)
         assert answers.look(number + 1) is None
     visibility.send(folder / "question", case.kind, visibility.END)
-    thread.join(timeout=10)
+    thread.join(timeout=50)
     assert not thread.is_alive()
 
 
