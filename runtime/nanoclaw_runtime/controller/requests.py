@@ -202,10 +202,9 @@ class RequestDesk:
         return _DONE if done else Verdict(Outcome.REPEATED)
 
     async def _change_tasks(self, request: ScheduleTask | ChangeTask | UpdateTask, key: str) -> Verdict:
-        if not await self._book.carry_out(key, self._task_work(request), at=self._now()):
-            return Verdict(Outcome.REPEATED)
-        self._changed.add(request.folder)
-        return _DONE
+        done = await self._book.carry_out(key, self._task_work(request), at=self._now())
+        self._changed.add(request.folder)  # of what is repeated, too: who did it may have died before it told
+        return _DONE if done else Verdict(Outcome.REPEATED)
 
     async def _tell_of_tasks(self) -> None:
         """Once for all the changes of a group's requests: telling takes time, and an agent may ask for a hundred."""
