@@ -59,10 +59,7 @@ class DockerBackend:
     async def run(self) -> None:
         """Remove ended containers when their time is up, until cancelled."""
         while True:
-            try:
-                await self._sweep()
-            except DockerFailed as error:
-                _log.warning("docker.not-swept", problem=str(error))
+            await self._sweep()
             await asyncio.sleep(SWEEP)
 
     async def start(self, spec: SessionSpec) -> RunningSession:
@@ -184,8 +181,12 @@ class DockerBackend:
     async def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()
         for name in [name for name, due in self._released.items() if due <= now]:
-            await self._docker.remove(name)
-            del self._released[name]
+            try:
+                await self._docker.remove(name)
+            except DockerFailed as error:  # the others go all the same
+                _log.warning("docker.not-swept", container=name, problem=str(error))
+            else:
+                del self._released[name]
 
 
 async def _ended_within(client: Client, seconds: float) -> bool:

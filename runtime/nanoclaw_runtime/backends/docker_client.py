@@ -108,9 +108,7 @@ class Client:
 
     async def given(self) -> None:
         """Return when stdin is written and closed, or its other end is gone."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            await self._process.stdin.wait_closed()
+        await asyncio.shield(self._stdin_closed())  # asyncio trips over it when the pipe goes and this was cancelled
 
     async def stdout(self) -> AsyncGenerator[bytes]:
         """What it prints, until it has ended and said everything."""
@@ -131,6 +129,11 @@ class Client:
         while await self._process.stdout.read(_PART):
             pass  # a pipe that is left full stays open
         await self.ended()
+
+    async def _stdin_closed(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await self._process.stdin.wait_closed()
 
     async def _listen(self) -> None:
         assert self._process.stderr is not None
