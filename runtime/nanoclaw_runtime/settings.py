@@ -20,6 +20,8 @@ from nanoclaw_runtime.domain.errors import SettingsInvalid
 
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # Where Kubernetes tells a pod its namespace.
+_LOOKS: Final = 3
+# For a file that seems missing: Kubernetes may have replaced the folder that a look was on its way through.
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,11 @@ def _own_namespace() -> str:
 
 def _secret(file: Path) -> str | None:
     """The content without the line end editors leave behind; None when the file is missing."""
-    try:
-        return file.read_text().strip()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsInvalid(f"{file} cannot be read as text; check the Secret it is mounted from") from error
+    for _ in range(_LOOKS):
+        try:
+            return file.read_text().strip()
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsInvalid(f"{file} cannot be read as text; check the Secret it is mounted from") from error
+    return None

@@ -21,6 +21,7 @@ from nanoclaw_runtime.gateway.connections import CONNECTIONS
 from nanoclaw_runtime.gateway.proxy import BODY_LIMIT
 from nanoclaw_runtime.gateway.server import Ports, gateway
 from nanoclaw_runtime.gateway.settings import OAUTH_BETA, Credential, GatewaySettings
+from tests.runtime.test_settings import Replaced
 from tests.support.model_api import KEY, MODEL, ModelApi
 
 SIGNING_KEY = "the installation's own"
@@ -538,6 +539,13 @@ async def test_neither_key_nor_placeholder_nor_text_is_in_logs_metrics_or_answer
 
 def test_a_credential_does_not_show_itself():
     assert KEY not in repr(Credential("ANTHROPIC_API_KEY", KEY))
+
+
+def test_a_key_that_is_replaced_under_a_look_is_not_missing(tmp_path):
+    (tmp_path / "ANTHROPIC_API_KEY").write_text("sk-1")
+    Replaced.seen.clear()
+    settings = GatewaySettings(GatewayConfig(), Replaced(tmp_path), tmp_path, tmp_path)
+    assert settings.credential() == Credential("ANTHROPIC_API_KEY", "sk-1")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"two\nlines", "gr\u00fcn".encode()])

@@ -1,6 +1,9 @@
 """What the pod is given, read from real files."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -54,6 +57,28 @@ def test_the_token_of_a_channel_is_read_anew_and_no_agent_gets_it(pod):
         (root / "credentials/TELEGRAM_BOT_TOKEN").write_text(f"{token}\n")
         assert settings.channel_secret("TELEGRAM_BOT_TOKEN") == token
     assert settings.credentials() == {}
+
+
+class Replaced(type(Path())):
+    """The folder of a Secret that Kubernetes replaces under the first look at any file in it."""
+
+    seen: ClassVar[set[str]] = set()
+
+    def read_text(self, *arguments, **named):
+        if self.name not in self.seen:
+            self.seen.add(self.name)
+            raise FileNotFoundError(self)
+        return super().read_text(*arguments, **named)
+
+
+def test_a_secret_that_is_replaced_under_a_look_is_not_missing(pod):
+    root, environ = pod
+    (root / "credentials/ANTHROPIC_API_KEY").write_text("one\n")
+    Replaced.seen.clear()
+    settings = RuntimeSettings.load(environ)
+    changed = replace(settings, credentials_dir=Replaced(root / "credentials"), api_token_dir=Replaced(root / "token"))
+    assert changed.credentials() == {"ANTHROPIC_API_KEY": "one"}
+    assert changed.api_token() == "t0ken"
 
 
 def test_no_credentials_folder_means_no_credentials(pod):
