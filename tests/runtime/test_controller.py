@@ -2,17 +2,19 @@
 
 import asyncio
 import shutil
+from datetime import timedelta
 
 import pytest
 
 from nanoclaw_runtime.contract.config import ControllerConfig, Groups, GroupSpec
 from nanoclaw_runtime.controller.status import GroupState
+from nanoclaw_runtime.domain import schedule
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, GroupUnknown, SessionUnknown
 from nanoclaw_runtime.kube.errors import KubeError, Target
 from nanoclaw_runtime.store.records import EventType, MessageState
 from tests.support.house import House, started
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.usefixtures("no_retry_by_itself")
 
 REFUSED = Diagnosis(FailureKind.IMAGE, "no such image", "It cannot start.")
 
@@ -172,6 +174,13 @@ async def test_a_failure_frees_the_place_and_is_tried_again(tmp_path):
         await house.send("hello", "b")
         assert (await house.backend.agent(0)).ref.folder == "b"
         assert (await house.group("a")).waiting_messages == 1
+
+
+async def test_what_failed_is_tried_again_by_itself(house, monkeypatch):
+    monkeypatch.setattr(schedule, "FIRST_RETRY", timedelta(milliseconds=1))
+    house.backend.refusals += [REFUSED, REFUSED]
+    await house.send("hello")
+    assert ">hello</message>" in (await house.backend.agent(0)).stdin["prompt"]
 
 
 async def test_after_five_retries_the_chat_is_told_and_the_group_goes_on(house):

@@ -46,6 +46,7 @@ async def test_a_question_in_a_chat_is_answered_there_once(house, network):
     assert network.sent == [(-100, "hi"), (-100, "hi again")]
 
 
+@pytest.mark.usefixtures("no_retry_by_itself")
 async def test_a_session_that_broke_is_not_shown_to_be_writing(house, network):
     told = []
     house.host._networks.typing = lambda jid, *, on: told.append((jid, on))

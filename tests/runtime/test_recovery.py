@@ -11,7 +11,7 @@ from nanoclaw_runtime.store.records import EventType, MessageState, RecordedStat
 from tests.support.fake_backend import FakeAgent
 from tests.support.house import House, started
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.usefixtures("no_retry_by_itself")
 
 
 async def test_a_restarted_controller_finishes_a_running_answer_once(house):

@@ -101,6 +101,7 @@ async def test_who_waits_is_seen_and_what_each_waited_is_kept(tmp_path):
         assert number(house, "nanoclaw_wait_seconds_count") == 2
 
 
+@pytest.mark.usefixtures("no_retry_by_itself")
 async def test_messages_that_are_given_up_are_counted_one_by_one(house):
     for tries in range(1, 7):  # a message during the back-off is a retry at once
         house.backend.refusals.append(REFUSED)
