@@ -6,6 +6,7 @@ Fixtures are in the conftest files; here is what they share.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import subprocess
@@ -67,15 +68,34 @@ def need_node() -> None:
 
 
 def free_instance(purpose: str) -> Instance:
-    """An instance whose ports and addresses nobody uses, named for this process."""
+    """An instance whose ports and addresses nobody uses, named for this process, which has them until it ends."""
     for attempt in range(50):
         instance = Instance(f"{purpose}-{os.getpid()}-{attempt}", STATE)
         ports = [instance.api_port, instance.etcd_port, instance.etcd_peer_port]
-        with contextlib.suppress(SetupError):
+        with contextlib.suppress(SetupError, BlockingIOError):
+            _reserve(instance)
             system.check_ports(("127.0.0.1", port) for port in ports)
             network.check_addresses(instance)
             return instance
     raise SetupError("No address range is free for a test cluster: stop the clusters that run on this machine.")
+
+
+def _reserve(instance: Instance) -> None:
+    """Two processes that look at the same time would both find them free. Raises BlockingIOError."""
+    file = STATE / "reserved" / str(instance.index)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files there. What goes in the meantime is passed over; `rglob` fails of it."""
+    for place, _, names in os.walk(folder):
+        yield from filter(Path.is_file, (Path(place, name) for name in names))
 
 
 def remove_abandoned() -> None:
