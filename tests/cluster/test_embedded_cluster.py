@@ -237,7 +237,9 @@ def machine(instance):
     }
     state["mounts"] = [line.split(" ", 2)[2] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     roots = cgroups.hierarchies().roots
-    state["cgroups"] = [str(path) for root in roots for path in root.rglob("*") if path.is_dir()]
+    state["cgroups"] = [
+        folder for root in roots for folder, _, _ in os.walk(root)
+    ]  # which others' pods leave meanwhile
     state["kernel"] = [
         Path("/proc/sys", name).read_text()
         for name in (

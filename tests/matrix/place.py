@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Protocol
 
 from nanoclaw_dev.cluster import cgroups
@@ -124,8 +125,9 @@ class OnCluster:
     def _processes(self, node: str, container: str) -> list[int]:
         """Those of a container, by their numbers on this machine."""
         root = cgroups.hierarchies().roots[0] / self.cluster.node(node).place.cgroup.strip("/")
-        [listed] = root.rglob(f"{container}/cgroup.procs")
-        found = [int(line) for line in listed.read_text().split()]
+        # Pods of other rows come and go meanwhile, which `rglob` does not bear.
+        [folder] = [folder for folder, _, _ in os.walk(root) if folder.endswith(f"/{container}")]
+        found = [int(line) for line in (Path(folder) / "cgroup.procs").read_text().split()]
         assert found, f"container {container} has no process"
         return found
 
