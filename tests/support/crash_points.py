@@ -63,7 +63,7 @@ async def _pass(folder: Path, name: str) -> None:
     held_file(folder, name).touch()
     while (folder / name).exists():
         await asyncio.sleep(0.005)
-    held_file(folder, name).unlink()
+    held_file(folder, name).unlink(missing_ok=True)  # two may be held there
 
 
 def _install(folder: Path, name: str, point: Point) -> None:
