@@ -1,6 +1,7 @@
 """Two folders kept equal over a real stream: what arrives, what is told, and what a broken stream changes."""
 
 import asyncio
+import contextlib
 import json
 import os
 import ssl
@@ -9,12 +10,12 @@ import time
 import pytest
 
 from nanoclaw_runtime.bridge import pod as pod_module
-from nanoclaw_runtime.bridge.protocol import DOWN, Channel, Hello, Input, StreamEnded, Synced
+from nanoclaw_runtime.bridge.protocol import DOWN, UP, Alive, Channel, Hello, Input, StreamEnded, Synced
 from nanoclaw_runtime.bridge.tree import SessionFiles
 from nanoclaw_runtime.contract import bridge
 from nanoclaw_runtime.domain.requests import RequestKind
 from nanoclaw_runtime.ipc.requests import LARGEST_FILE, RequestFolder
-from tests.support.bridged import HOST, Bridged, Pod, until
+from tests.support.bridged import HOST, PATIENCE, Bridged, Pod, until
 from tests.support.fault_proxy import TcpProxy
 
 
@@ -23,7 +24,8 @@ async def recorded():
 
 
 @pytest.fixture
-async def bridged(tmp_path):
+async def bridged(tmp_path, monkeypatch):
+    monkeypatch.setattr(bridge, "LAST_REPORT", PATIENCE)  # on a busy machine a pod is not back in seconds
     async with Bridged.open(tmp_path) as opened:
         yield opened
 
@@ -110,10 +112,30 @@ async def test_small_files_count_with_the_block_that_each_takes(bridged, monkeyp
 
 
 async def test_both_ends_live_while_files_are_looked_for_and_put_in_place(bridged, monkeypatch):
-    monkeypatch.setattr(Channel.receive, "__defaults__", (0.5,))
-    monkeypatch.setattr(bridge, "BEAT", 0.1)
-    monkeypatch.setattr(SessionFiles, "carried", slowly(SessionFiles.carried))
-    monkeypatch.setattr(pod_module, "furnish", slowly(pod_module.furnish))
+    heard, receive = [], Channel.receive
+
+    async def hears(channel, *arguments):
+        message = await receive(channel, *arguments)
+        if isinstance(message, Alive):
+            heard.append(channel._decoder)
+        return message
+
+    def while_heard_by(ends, function):
+        """Not to return before those that receive meanwhile have heard from the other end again and again."""
+
+        def slow(*arguments, **named):
+            until_then, begun = time.monotonic() + PATIENCE, len(heard)
+            while any(heard[begun:].count(end) < 3 for end in ends):
+                assert time.monotonic() < until_then, "an end is silent"
+                time.sleep(0.01)
+            return function(*arguments, **named)
+
+        return slow
+
+    monkeypatch.setattr(Channel, "receive", hears)
+    monkeypatch.setattr(bridge, "BEAT", 0.05)
+    monkeypatch.setattr(SessionFiles, "carried", while_heard_by((UP, DOWN), SessionFiles.carried))
+    monkeypatch.setattr(pod_module, "furnish", while_heard_by((UP,), pod_module.furnish))
     async with bridged.pod():
         assert bridged.metrics.registry.get_sample_value("nanoclaw_bridge_lost_total") == 0
 
@@ -185,8 +207,10 @@ async def a_request(bridged, kind=RequestKind.TASK):
 async def test_a_request_is_the_same_on_both_sides(bridged, kind):
     async with bridged.pod() as pod:
         file = pod.place.ipc / kind / "1.json"
-        file.write_text('{"type": "message"}')
-        os.utime(file, ns=(1, 1_700_000_000_123_456_789))
+        aside = file.with_suffix(".aside")
+        aside.write_text('{"type": "message"}')
+        os.utime(aside, ns=(1, 1_700_000_000_123_456_789))
+        aside.rename(file)
         _, found = await a_request(bridged, kind)
         there = RequestFolder(bridged.root, "main", kind)
         there._root = pod.place.ipc
@@ -196,7 +220,7 @@ async def test_a_request_is_the_same_on_both_sides(bridged, kind):
 async def test_a_request_stays_with_the_agent_until_it_is_dealt_with(bridged):
     async with bridged.pod() as pod:
         file = pod.place.ipc / "tasks/1.json"
-        file.write_text("{}")
+        put(file, "{}")
         look, found = await a_request(bridged)
         await asyncio.sleep(0.5)
         assert file.exists()
@@ -207,11 +231,9 @@ async def test_a_request_stays_with_the_agent_until_it_is_dealt_with(bridged):
 async def test_a_newer_file_of_the_same_name_is_another_request(bridged):
     async with bridged.pod() as pod:
         file = pod.place.ipc / "tasks/1.json"
-        file.write_text('{"number": 1}')
+        put(file, '{"number": 1}')
         look, first = await a_request(bridged)
-        aside = file.with_suffix(".tmp")
-        aside.write_text('{"number": 2}')
-        aside.rename(file)
+        put(file, '{"number": 2}')
         look.done(first)
         await until(lambda: look.names() and look.read("1.json").document == {"number": 2})
         look.done(look.read("1.json"))
@@ -221,7 +243,7 @@ async def test_a_newer_file_of_the_same_name_is_another_request(bridged):
 async def test_what_a_dead_pod_left_is_carried_by_the_next(bridged):
     async with bridged.pod() as pod:
         pass
-    (pod.place.ipc / "tasks/1.json").write_text("{}")
+    put(pod.place.ipc / "tasks/1.json", "{}")
     async with bridged.pod("main", "s2"):
         look, found = await a_request(bridged)
         assert look.done(found)
@@ -230,7 +252,7 @@ async def test_what_a_dead_pod_left_is_carried_by_the_next(bridged):
 
 async def test_a_request_comes_once_more_with_the_same_key_when_the_stream_broke_behind_it(bridged):
     async with TcpProxy("127.0.0.1", bridged.port) as line, bridged.pod(port=line.port) as pod:
-        (pod.place.ipc / "tasks/1.json").write_text("{}")
+        put(pod.place.ipc / "tasks/1.json", "{}")
         look, found = await a_request(bridged)
         await bridged.stop()
         look.done(found)
@@ -244,7 +266,7 @@ async def test_a_request_comes_once_more_with_the_same_key_when_the_stream_broke
 async def test_hundreds_of_requests_arrive_a_hundred_at_a_time(bridged):
     async with bridged.pod() as pod:
         for number in range(250):
-            (pod.place.ipc / f"tasks/{number:03}.json").write_text(str(number))
+            put(pod.place.ipc / f"tasks/{number:03}.json", str(number))
         look, seen = desk(bridged), set()
         while len(seen) < 250:
             await until(look.names)
@@ -345,7 +367,7 @@ async def test_the_next_process_of_the_controller_believes_it_too(bridged, box):
 
 async def test_requests_of_the_last_moment_arrive(bridged):
     async with bridged.pod() as pod:
-        (pod.place.ipc / "messages/last.json").write_text("{}")
+        put(pod.place.ipc / "messages/last.json", "{}")
     assert desk(bridged, RequestKind.MESSAGE).names() == ["last.json"]
 
 
@@ -408,9 +430,10 @@ async def test_what_is_asked_of_a_stream_that_has_just_begun_is_answered_with_al
         assert await box.pending() == set()
 
 
-async def test_a_request_of_the_last_moment_that_is_dealt_with_is_not_left_for_the_next_session(bridged):
+async def test_a_request_of_the_last_moment_that_is_dealt_with_is_not_left_for_the_next_session(bridged, monkeypatch):
+    monkeypatch.setattr(bridge, "LAST_HANDLED", PATIENCE)
     async with bridged.pod() as pod:
-        (pod.place.ipc / "tasks/1.json").write_text("{}")
+        put(pod.place.ipc / "tasks/1.json", "{}")
         ending = asyncio.create_task(pod.end())
         look, found = await a_request(bridged)
         assert look.done(found)
@@ -520,16 +543,22 @@ async def test_a_frozen_stream_is_given_up_by_both_ends_and_replaced(bridged, bo
 
 
 async def test_of_two_streams_of_a_session_the_newer_one_counts(bridged, box):
-    async with bridged.pod() as pod:
-        newer = await connected(bridged)
-        await newer.send(Hello("main s1", carried=True))
-        while not isinstance(await newer.receive(), Synced):
+    older, newer = await connected(bridged), await connected(bridged)
+    for each in (older, newer):
+        await each.send(Hello("main s1", carried=True))
+        while not isinstance(await each.receive(), Synced):
             pass
-        await box.send("text", [1], recorded)
-        assert isinstance(await newer.receive(), Input)
-        assert bridged.streams == 1
-        await newer.close()
-        await until(lambda: texts(pod) == ["text"])
+    with contextlib.suppress(StreamEnded):
+        while True:
+            await older.receive()
+    await box.send("text", [1], recorded)
+    while not isinstance(await newer.receive(), Input):
+        pass
+    assert bridged.streams == 1
+    await older.close()
+    await newer.close()
+    async with bridged.pod() as pod:
+        assert texts(pod) == ["text"]
 
 
 async def test_a_second_process_of_the_container_waits_for_the_first_to_be_gone(bridged, box):
@@ -562,3 +591,4 @@ async def test_a_pod_trusts_its_controller_alone(bridged, tmp_path):
     async with other.pod_that_waits() as pod:
         await asyncio.sleep(0.5)
         assert not pod.place.ready.exists()
+        await pod.vanish()

@@ -7,10 +7,11 @@ import signal
 
 import pytest
 
+from nanoclaw_runtime.contract import bridge
 from nanoclaw_runtime.domain.requests import RequestKind
 from nanoclaw_runtime.ipc.requests import RequestFolder
 from tests.support import bridge_points
-from tests.support.bridged import Bridged, kill, process, until
+from tests.support.bridged import PATIENCE, Bridged, kill, process, until
 
 ATTEMPTS = ("one", "two", "three")
 
@@ -68,7 +69,8 @@ async def recorded():
 
 @pytest.mark.parametrize("controller_too", [False, True], ids=["alone", "with its controller"])
 @pytest.mark.parametrize("point", [name for name in bridge_points.POINTS if name != "last report said"])
-async def test_a_death_at_any_step_loses_nothing_and_repeats_nothing(tmp_path, point, controller_too):
+async def test_a_death_at_any_step_loses_nothing_and_repeats_nothing(tmp_path, point, controller_too, monkeypatch):
+    monkeypatch.setattr(bridge, "LAST_REPORT", PATIENCE)  # on a busy machine a pod is not back in seconds
     async with Bridged.open(tmp_path) as bridged:
         (bridged.tree / "project").mkdir(parents=True)
         (bridged.tree / "project/README.md").write_text("read me")
@@ -78,8 +80,11 @@ async def test_a_death_at_any_step_loses_nothing_and_repeats_nothing(tmp_path, p
         async with busy(agent, desk):
             await box.send(ATTEMPTS[0], [1], recorded)
             dying = await process(place, "tests.support.bridge_points", **{bridge_points.VARIABLE: point})
-            async with asyncio.timeout(30):
-                assert await dying.wait() == -signal.SIGKILL
+            try:
+                async with asyncio.timeout(60):
+                    assert await dying.wait() == -signal.SIGKILL
+            finally:
+                await kill(dying)
             await box.send(ATTEMPTS[1], [2], recorded)
             if controller_too:
                 await bridged.stop()
@@ -92,7 +97,7 @@ async def test_a_death_at_any_step_loses_nothing_and_repeats_nothing(tmp_path, p
                 await until(lambda: not list((place.ipc / "tasks").iterdir()))
                 assert await box.pending() == set()
                 alive.send_signal(signal.SIGTERM)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     assert await alive.wait() == 0
             finally:
                 await kill(alive)
@@ -111,7 +116,7 @@ async def test_a_death_behind_the_last_report_changes_nothing(tmp_path):
             await box.send("left", [1], recorded)
             await until(lambda: list((place.ipc / "inputs/s1").glob("*.json")))
             dying.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await dying.wait()
         finally:
             await kill(dying)
@@ -126,7 +131,7 @@ async def test_a_sigterm_ends_it_at_once_where_there_is_no_controller(tmp_path):
         await until((bridged.place().ipc / "inputs/s1").exists)
         await asyncio.sleep(0.5)
         alone.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(2 + 3):
+        async with asyncio.timeout(30):  # or never
             assert await alone.wait() == 0
     finally:
         await kill(alone)

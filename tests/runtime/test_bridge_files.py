@@ -148,13 +148,13 @@ async def test_an_archive_that_is_refused_changes_nothing_and_says_why(bridged, 
 
 
 async def test_an_archive_may_take_longer_than_its_answer(bridged, monkeypatch):
-    monkeypatch.setattr(controllers_end, "PATIENCE", 1.0)
+    monkeypatch.setattr(controllers_end, "PATIENCE", 4.0)
     content = tar(("a", b"a" * 200_000, {}))
 
     async def slowly():
-        for start in range(0, len(content), 10_000):
-            await asyncio.sleep(0.08)
-            yield content[start : start + 10_000]
+        yield content[:100_000]
+        await asyncio.sleep(4.5)
+        yield content[100_000:]
 
     async with bridged.pod("team") as pod, bridged.server.errand("team") as errand:
         assert (await errand.take(Area.GROUP, slowly())).files == 1

@@ -69,7 +69,9 @@ class Carrying(RuleBasedStateMachine):
     @rule()
     def agent_asks(self) -> None:
         self.asked.append(len(self.asked))
-        (self.pod.place.ipc / f"tasks/{self.asked[-1]}.json").write_text(str(self.asked[-1]))
+        aside = self.pod.place.ipc / "tasks/aside"  # as the agent does: nobody sees it half written
+        aside.write_text(str(self.asked[-1]))
+        aside.rename(aside.with_name(f"{self.asked[-1]}.json"))
 
     @rule()
     def desk_looks(self) -> None:
@@ -149,7 +151,7 @@ class Carrying(RuleBasedStateMachine):
             assert sorted(self.done.values()) == self.asked
         finally:
             await self.pod.end()
-            await self.bridged.stop()
+            await self.bridged.end()
 
     async def _pending(self) -> set[int]:
         """Asked again while the pod is on its way back, which may take longer than one question waits."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ class Bridged:
         self.metrics = Metrics()
         self.refusal: str | None = None
         self.port = 0
+        self._kept: socket.socket | None = None
         self.server = self._new_server()
         self._serving: asyncio.Task[None] | None = None
 
@@ -43,23 +45,34 @@ class Bridged:
     @contextlib.asynccontextmanager
     async def open(cls, root: Path) -> AsyncIterator[Bridged]:
         opened = cls(root)
-        await opened.start()
         try:
+            await opened.start()
             yield opened
         finally:
-            await opened.stop()
+            await opened.end()
 
     async def start(self) -> None:
-        """Serve, on the port of before if there was one."""
+        """Serve, on the port of before if there was one: it stays ours while nobody listens."""
+        if self._kept is None:
+            self._kept = socket.socket()
+            self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as who listens there has it
+            self._kept.bind(("127.0.0.1", 0))
+            self.port = self._kept.getsockname()[1]
         self.metrics, self.server = Metrics(), None
         self.server = self._new_server()
         self._serving = asyncio.create_task(self.server.run("127.0.0.1", self.port), name="bridge server")
         bound = asyncio.create_task(self.server.listener.bound.wait())
         await asyncio.wait([self._serving, bound], return_when=asyncio.FIRST_COMPLETED)
         assert bound.done(), self._serving.exception()
-        self.port = self.server.listener.port
+
+    async def end(self) -> None:
+        """Stop for good."""
+        await self.stop()
+        if self._kept is not None:
+            self._kept.close()
 
     async def stop(self) -> None:
+        """As a controller that dies; pods are refused until it starts again."""
         if self._serving is not None:
             self._serving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -150,10 +163,10 @@ class Pod:
         assert not self._life.done(), self._life.exception()
 
     async def end(self) -> None:
-        """As at a SIGTERM."""
+        """As at a SIGTERM, with all the time a busy machine takes."""
         if self._life is not None and not self._life.done():
             self._bridge.stop()
-            await asyncio.wait([self._life], timeout=bridge.FAREWELL)
+            await asyncio.wait([self._life], timeout=PATIENCE)
         await self.vanish()
 
     async def vanish(self) -> None:

@@ -70,18 +70,20 @@ class BridgedHouse:
     @contextlib.asynccontextmanager
     async def open(cls, root):
         opened = cls(root)
-        await opened.bridged.start()
-        async with opened.house:
-            listener = listen("127.0.0.1", 0)
-            opened.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            serving = asyncio.create_task(serve_on(whole_api(opened.house.host), listener))
-            try:
-                yield opened
-            finally:
-                serving.cancel()
-                await asyncio.gather(serving, return_exceptions=True)
-                await opened.backend.end()
-        await opened.bridged.stop()
+        try:
+            await opened.bridged.start()
+            async with opened.house:
+                listener = listen("127.0.0.1", 0)
+                opened.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                serving = asyncio.create_task(serve_on(whole_api(opened.house.host), listener))
+                try:
+                    yield opened
+                finally:
+                    serving.cancel()
+                    await asyncio.gather(serving, return_exceptions=True)
+                    await opened.backend.end()
+        finally:
+            await opened.bridged.end()
 
     def http(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(self.url, headers={"Authorization": f"Bearer {TOKEN}"})
