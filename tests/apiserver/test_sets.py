@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from nanoclaw_dev.cluster.control_plane import ControlPlane
-from nanoclaw_runtime.backends import cluster
+from nanoclaw_runtime.backends import cluster, pod_session
 from nanoclaw_runtime.backends.agent_pods import AgentPods
 from nanoclaw_runtime.backends.cluster import ClusterBackend
 from nanoclaw_runtime.backends.statefulset import SetVehicle
 from nanoclaw_runtime.backends.vehicles import Holder
-from nanoclaw_runtime.contract import labels, names
+from nanoclaw_runtime.contract import labels, names, wire
 from nanoclaw_runtime.contract.config import Pattern
 from nanoclaw_runtime.domain.errors import FailureKind, SessionFailed
 from nanoclaw_runtime.domain.model import SessionSpec
@@ -27,6 +27,7 @@ from nanoclaw_runtime.kube.errors import NotFound, Target
 from nanoclaw_runtime.kube.resources import JOBS, PODS, STATEFUL_SETS, Resource
 from nanoclaw_runtime.kube.retry import ATTEMPTS
 from tests.support import fault_proxy
+from tests.support.backend_suite import results
 from tests.support.fault_proxy import FaultProxy
 from tests.support.plans import plan, ready
 
@@ -58,9 +59,11 @@ class Hands:
         await self.run(container)
         return str(pod["metadata"]["uid"])
 
-    async def run(self, container: str, restarts: int = 0) -> None:
-        """What the kubelet tells of the pod when this container runs in it."""
+    async def run(self, container: str, restarts: int = 0, *, ended: str = "") -> None:
+        """What the kubelet tells of the pod when this container runs in it, and before it another one ended well."""
         about = {"name": "agent", "image": "i", "imageID": "i", "ready": False, "restartCount": restarts}
+        if ended:
+            about["lastState"] = {"terminated": {"exitCode": 0, "containerID": ended}}
         running = {"containerID": container, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
         await self.tell(PODS, POD, {"phase": "Running", "containerStatuses": [about | running]})
 
@@ -164,6 +167,25 @@ async def test_a_container_that_was_made_anew_by_a_node_that_lost_count_is_not_t
             async with asyncio.timeout(PATIENCE):
                 _ = [output async for output in session.outputs()]
         assert caught.value.diagnosis.kind is FailureKind.NODE_LOST
+    await hands.scaled_to_zero()
+
+
+async def test_a_log_that_was_asked_for_while_the_container_started_again_is_not_followed_for_ever(
+    hands: Hands, apiserver: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the next container's, which waits for an input; what the agent said is in the log before it."""
+    monkeypatch.setattr(pod_session, "LOG_ENDS_WITHIN", 0.2)
+    holder = await hands.make("s1")
+    await hands.vehicle.given(replace(holder, pod=await hands.make_pod("containerd://1"), container="containerd://1"))
+    said = f'{wire.OUTPUT_START}\n{{"status": "success", "result": "hello"}}\n{wire.OUTPUT_END}\n'.encode()
+    async with FaultProxy(apiserver) as proxy, await KubeClient.connect(proxy.kubeconfig(tmp_path)) as client:
+        proxy.spoil("log", fault_proxy.instead(b" ", ends=False), fault_proxy.instead(said))
+        async with next_process(Hands(client, hands.namespace)) as backend, asyncio.timeout(PATIENCE):
+            [session] = await backend.running()
+            following = asyncio.create_task(results(session))
+            await proxy.seen("log", 1)
+            await hands.run("containerd://2", 1, ended="containerd://1")
+            assert await following == [(0, "hello")]
     await hands.scaled_to_zero()
 
 

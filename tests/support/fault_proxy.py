@@ -65,7 +65,7 @@ class FaultProxy:
 
     def __init__(self, apiserver: ControlPlane) -> None:
         self._apiserver = apiserver
-        self._pending: dict[str, deque[Fault]] = {"watch": deque(), "list": deque(), "call": deque()}
+        self._pending: dict[str, deque[Fault]] = {kind: deque() for kind in ("watch", "list", "log", "call")}
         self.requests: list[str] = []
         """Kinds of the requests so far, in order."""
         self.away = False
@@ -74,7 +74,7 @@ class FaultProxy:
         self.url = ""
 
     def spoil(self, kind: str, *faults: Fault) -> None:
-        """Apply `faults`, in this order, to the next requests of the kind: `watch`, `list` or `call`."""
+        """Apply `faults`, in this order, to the next requests of the kind: `watch`, `list`, `log` or `call`."""
         self._pending[kind].extend(faults)
 
     async def seen(self, kind: str, count: int) -> None:
@@ -125,9 +125,7 @@ class FaultProxy:
         await self._session.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        kind = "call"
-        if request.method == "GET":
-            kind = "watch" if request.query.get("watch") else "list" if "limit" in request.query else "call"
+        kind = _kind(request)
         async with self._news:
             self.requests.append(kind)
             self._news.notify_all()
@@ -141,6 +139,14 @@ class FaultProxy:
                 return await fault(Exchange(request, upstream))
             finally:
                 upstream.close()
+
+
+def _kind(request: web.Request) -> str:
+    if request.method != "GET":
+        return "call"
+    if request.path.endswith("/log"):
+        return "log"
+    return "watch" if request.query.get("watch") else "list" if "limit" in request.query else "call"
 
 
 def _administrator(config: dict, folder: Path) -> ssl.SSLContext:
@@ -188,6 +194,21 @@ def event(line: bytes) -> Fault:
     async def fault(exchange: Exchange) -> web.StreamResponse:
         response = await exchange.begin()
         await response.write(line + b"\n")
+        await response.write_eof()
+        return response
+
+    return fault
+
+
+def instead(content: bytes, *, ends: bool = True) -> Fault:
+    """The answer is this, whatever the API server says; without its end it is one that goes on."""
+
+    async def fault(exchange: Exchange) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(exchange.request)
+        await response.write(content)
+        if not ends:
+            await asyncio.Event().wait()
         await response.write_eof()
         return response
 

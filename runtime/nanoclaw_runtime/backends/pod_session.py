@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncGenerator, Callable
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,7 +17,7 @@ from typing import Final
 import structlog
 
 from nanoclaw_runtime.backends.agent_pods import LOOK_AGAIN, LOOK_AGAIN_AT_MOST, AgentPods, over, over_or_gone
-from nanoclaw_runtime.backends.reading import Reading
+from nanoclaw_runtime.backends.reading import Reading, until
 from nanoclaw_runtime.backends.vehicles import Holder, Vehicle
 from nanoclaw_runtime.contract import labels
 from nanoclaw_runtime.contract.config import Transport
@@ -40,6 +41,9 @@ RESTARTED_WITHIN: Final = 5.0
 
 RELEASED_WITHIN: Final = 120.0
 """Seconds from the end of a session for the API server to be told of it."""
+
+LOG_ENDS_WITHIN: Final = 10.0
+"""Seconds from an agent's end in the API to the end of its log that is followed."""
 
 LOG_TRIES: Final = 6
 """Of reading the log of an agent that has ended; a node that does not answer takes it along."""
@@ -164,7 +168,8 @@ class PodSession:
     async def _logged(self, following: int) -> AsyncGenerator[AgentOutput]:
         """The outputs from ordinal `following` on, out of the pod's log; ends when the agent has ended and all is read.
 
-        Following a log also ends when the kubelet rotates the file or restarts, so what counts is
+        Following a log also ends when the kubelet rotates the file or restarts, and asked for in the moment in which
+        a set's pod starts its container again it is the next one's, and never ends. So what counts is
         a reading that began after the agent had ended. Rotation also takes the oldest outputs away.
         A log with fewer of them than were delivered before has lost its beginning, and those it
         still has cannot be told apart from known ones.
@@ -182,8 +187,8 @@ class PodSession:
                     follow=not ended,
                     previous=pod.restarts(CONTAINER) > 0,
                 )
-                async with contextlib.aclosing(chunks):
-                    async for data in chunks:
+                async with contextlib.aclosing(chunks if ended else until(self._long_over(), chunks)) as told:
+                    async for data in told:
                         for output in reading.feed(data):
                             following = output.ordinal + 1
                             yield output
@@ -204,6 +209,12 @@ class PodSession:
                     raise SessionFailed(self._ref.session, _cut_off(pod, reading.count, following))
                 return
             await self._ended(LOOK_AGAIN)
+
+    async def _long_over(self) -> None:
+        """Return when the agent has ended, or its pod is gone, and its log should have ended as well."""
+        with contextlib.suppress(SessionFailed):
+            await self._ended(math.inf)
+        await asyncio.sleep(LOG_ENDS_WITHIN)
 
     async def _last_word(self, pod: Pod) -> Pod:
         """The pod, and of one that starts its container again: when that is done.
