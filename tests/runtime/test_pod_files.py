@@ -11,7 +11,7 @@ import pytest
 from nanoclaw_runtime.controller.status import GroupState, SessionState, Warmth
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind
 from tests.support.archives import archive
-from tests.support.bridged import until
+from tests.support.bridged import PATIENCE, until
 from tests.support.bridged_house import BridgedHouse
 from tests.support.command_line import CommandLine
 from tests.support.served import TOKEN
@@ -24,7 +24,8 @@ FULL = Diagnosis(FailureKind.UNSCHEDULABLE, "pod p fits on no node; free or add 
 
 
 @pytest.fixture
-async def here(tmp_path):
+async def here(tmp_path, monkeypatch):
+    held(monkeypatch, 3 * PATIENCE)  # a pod that comes is waited for, however busy the machine is
     async with BridgedHouse.open(tmp_path) as opened:
         yield opened
 
@@ -75,13 +76,14 @@ async def test_files_travel_both_ways_though_the_controller_mounts_none(here, ht
 
 async def test_all_of_it_is_done_by_one_pod_that_had_no_input_and_goes_afterwards(here, http, monkeypatch):
     monkeypatch.setattr("nanoclaw_runtime.controller.parking.PERIOD", 0.05)
-    monkeypatch.setattr("nanoclaw_runtime.controller.reservations.LENT", 1.0)
     await put(http, archive(a=b"a"), "sessions")
     await got(http, "sessions")
-    await listed(http)
     (session,) = here.backend.pods
     assert here.backend.agents == []
     assert (await here.house.group("a")).warm in {Warmth.STARTING, Warmth.WAITING}
+    monkeypatch.setattr("nanoclaw_runtime.controller.reservations.LENT", 0.0)
+    await listed(http)
+    assert list(here.backend.pods) == [session]
     await until(lambda: here.backend.parked[session].exit_code is not None)
     await until(lambda: not here.bridged.reaches("a"))
 
@@ -185,8 +187,17 @@ async def test_no_import_begins_beside_a_session_that_waits_for_one(here, http):
 
 
 async def test_whoever_stalls_in_an_import_keeps_no_session_waiting(here, http, monkeypatch):
+    begun = asyncio.Event()
+
+    async def stalls():
+        yield archive(large=b"x" * 300_000)[:200_000]
+        begun.set()
+        await asyncio.Event().wait()
+
+    await put(http, archive(first=b"1"))
     monkeypatch.setattr("nanoclaw_runtime.controller.transfer.STALLED", 0.5)
-    request, _ = await upload_under_way(here, http)
+    request = asyncio.create_task(put(http, stalls()))
+    await begun.wait()
     await here.house.send("hello", "a")
     status, problem = await request
     assert (status, "nothing came for" in problem["detail"]) == (422, True)
@@ -235,8 +246,10 @@ async def test_a_pod_that_takes_its_time_is_to_be_asked_for_again(here, http, mo
     ("why", "status"), [pytest.param(IMAGE, 422, id="hopeless"), pytest.param(FULL, 503, id="may come")]
 )
 async def test_why_a_pod_does_not_come_is_told_as_the_cluster_tells_it(here, http, monkeypatch, why, status):
+    asked = []
+
     async def trouble(folder, session):
-        assert (folder, session in here.backend.pods) == ("a", True)
+        asked.append((folder, session))
         return why
 
     held(monkeypatch, 0.3)
@@ -244,16 +257,18 @@ async def test_why_a_pod_does_not_come_is_told_as_the_cluster_tells_it(here, htt
     here.backend.running_pods.clear()
     answered, problem = await listed(http)
     assert (answered, why.operator in problem["detail"]) == (status, True)
+    await until(lambda: here.backend.pods)
+    assert asked == [("a", session) for session in here.backend.pods]
 
 
 async def test_room_for_it_is_made_by_dropping_what_another_group_has_parked(here, http, monkeypatch):
     async def full(_folder, _session):
         return FULL
 
-    held(monkeypatch, 0.3)
     monkeypatch.setattr("nanoclaw_runtime.controller.reservations.LENT", 0.0)
-    await listed(http, folder="b")
+    assert (await listed(http, folder="b"))[0] == 200
     (other,) = here.backend.pods
+    held(monkeypatch, 0.3)
     here.backend.running_pods.clear()
     monkeypatch.setattr(here.house.host.transfer._pods, "_why", full)
     await listed(http)
