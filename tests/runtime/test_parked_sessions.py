@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from nanoclaw_runtime.contract.config import Groups, ParkingSettings
-from nanoclaw_runtime.controller.status import Warmth
+from nanoclaw_runtime.controller.status import GroupState, Warmth
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind
 from nanoclaw_runtime.domain.model import SessionRef
 from tests.support.fake_backend import FakeAgent
@@ -104,13 +104,15 @@ async def test_what_is_left_of_a_session_that_was_parked_once_is_not_taken_for_a
     assert (third.ref.session, await house.answers(3)) == (session, ["one", "two", "three"])
 
 
+@pytest.mark.usefixtures("no_retry_by_itself")
 async def test_a_session_that_fails_leaves_agents_of_other_groups_alone(house):
     await once_used(house)
     (session,) = house.backend.parked
     await house.send("hello", folder="a")
     agent = await house.backend.agent(1)
     await agent.exit(1)
-    await until_warm(house, "a", Warmth.NONE)
+    await house.until_state(GroupState.RETRYING, "a")
+    await house.controller.sweep("a")
     assert (await house.group()).warm is Warmth.WAITING
     assert session in house.backend.parked
 
