@@ -51,6 +51,8 @@ def outside(cluster: Cluster, folder: Path) -> Iterator[None]:
             for address in (METADATA, OUTSIDE):
                 with contextlib.suppress(subprocess.CalledProcessError):
                     _ip("route", "delete", address, of=node.init())
+            with contextlib.suppress(subprocess.CalledProcessError):
+                _ip("link", "delete", cable)  # the kernel takes its time with what a dead process leaves
             inside.kill()
 
 
