@@ -188,10 +188,10 @@ async def test_a_line_that_falls_silent_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(attach_module, "PING_EVERY", 0.5)
-    monkeypatch.setattr(attach_module, "SILENCE", 3.5)
+    monkeypatch.setattr(attach_module, "SILENCE", 5.5)
     await target.start(script_agent_image)
     streams = await target.attach(client=on_the_line)
-    await streams.send(script("echo first", "sleep 5", "echo second"), Deadline.after(PATIENCE))
+    await streams.send(script("echo first", "sleep 7", "echo second"), Deadline.after(PATIENCE))
     output = streams.output()
     # Quiet for longer than the limit, but the pings are answered.
     assert await anext(output) == b"first\n"
@@ -207,13 +207,13 @@ async def test_a_frozen_line_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(attach_module, "PING_EVERY", 0.5)
-    monkeypatch.setattr(attach_module, "SILENCE", 2.0)
     await target.start(script_agent_image)
     streams = await target.attach(client=on_the_line)
     await streams.send(script("echo first", "sleep 60"), Deadline.after(PATIENCE))
     output = streams.output()
     assert await anext(output) == b"first\n"
     line.freeze()
+    monkeypatch.setattr(attach_module, "SILENCE", 2.0)
     with pytest.raises(StreamLost, match="no answer to pings"):
         await anext(output)
 
