@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 async def admin(apiserver: ControlPlane) -> AsyncIterator[KubeClient]:
     async with await KubeClient.connect(apiserver.kubeconfig) as client:
         yield client
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """The address of a server that is not there. Its port is taken, so that nobody else's begins to listen on it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -66,7 +75,22 @@ async def controller_kubeconfig(
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
     path = ACCOUNTS.path(namespace, names.CONTROLLER, "token")
     token = (await admin.request("POST", path, Target("create", "token"), body=request))["status"]["token"]
-    return write_kubeconfig(tmp_path / "controller", apiserver.kubeconfig, user={"token": token}, namespace=namespace)
+    user = {"token": token}
+    kubeconfig = write_kubeconfig(tmp_path / "controller", apiserver.kubeconfig, user=user, namespace=namespace)
+    async with await KubeClient.connect(kubeconfig) as client:
+        await allowed(client, contract_rules[0])
+    return kubeconfig
+
+
+async def allowed(client: KubeClient, rule: Rule) -> None:
+    """Return when the client may do this. The API server learns of roles and bindings by watching, a moment later."""
+    resource, _, subresource = rule.resources[0].partition("/")
+    name = rule.names[0] if rule.names else ""
+    async with asyncio.timeout(60):
+        while not await client.allowed(
+            rule.verbs[0], resource, group=rule.api_group, subresource=subresource, name=name
+        ):
+            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

@@ -165,11 +165,9 @@ async def test_without_a_cluster_one_sentence_says_what_to_do(tmp_path: Path) ->
 
 
 async def test_an_address_nobody_listens_on_is_unavailable(
-    apiserver: ControlPlane, tmp_path: Path, unused_tcp_port: int
+    apiserver: ControlPlane, tmp_path: Path, nowhere: str
 ) -> None:
-    kubeconfig = write_kubeconfig(
-        tmp_path / "nowhere", apiserver.kubeconfig, server=f"http://127.0.0.1:{unused_tcp_port}"
-    )
+    kubeconfig = write_kubeconfig(tmp_path / "nowhere", apiserver.kubeconfig, server=nowhere)
     async with await KubeClient.connect(kubeconfig) as client:
         with pytest.raises(Unavailable, match="cannot be reached"):
             await client.request("GET", "/version", Target("get", "version"), repeat=False)

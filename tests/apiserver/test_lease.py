@@ -7,15 +7,20 @@ import contextlib
 import itertools
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp.web import StreamResponse
 
+from nanoclaw_dev.cluster.control_plane import ControlPlane
 from nanoclaw_runtime.contract.permissions import CONTROLLER_RULES, NODELOCAL_RULES, Rule
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import Conflict
 from nanoclaw_runtime.kube.lease import LEASES, Election, Timing, create_lease, lease_spec, replace
+from tests.support import fault_proxy
+from tests.support.fault_proxy import Exchange, FaultProxy
 
 pytestmark = pytest.mark.apiserver
 
@@ -87,21 +92,25 @@ async def test_a_holder_that_died_is_replaced_whatever_the_times_in_its_lease_sa
 
 
 async def test_a_lease_that_is_renewed_is_not_taken_however_old_its_times_are(
-    controller: KubeClient, namespace: str
+    apiserver: ControlPlane, controller: KubeClient, namespace: str, tmp_path: Path
 ) -> None:
-    old = "1999-01-01T00:00:0{}.000000Z"
+    """Renewed behind each look, so that however slow we are no look finds it as the last one did."""
+    old = "1999-01-01T00:00:00.{:06}Z"
     made = await create_lease(
         controller, NAME, lease_spec("slow", 1) | {"renewTime": old.format(0)}, namespace=namespace
     )
-    async with running(election(controller, namespace, "a")) as waiting:
-        for second in range(1, 9):
-            await asyncio.sleep(0.3)
-            made = await replace(
-                controller,
-                LEASES,
-                made | {"spec": made["spec"] | {"renewTime": old.format(second)}},
-                namespace=namespace,
-            )
+    times = itertools.count(1)
+
+    async def renewed(exchange: Exchange) -> StreamResponse:
+        nonlocal made
+        beat = made | {"spec": made["spec"] | {"renewTime": old.format(next(times))}}
+        made = await replace(controller, LEASES, beat, namespace=namespace)
+        return await fault_proxy.forward(exchange)
+
+    async with FaultProxy(apiserver) as proxy, await KubeClient.connect(proxy.kubeconfig(tmp_path)) as client:
+        proxy.spoil("call", *[renewed] * 20)  # twice as many looks as one that is not renewed would last
+        async with running(election(client, namespace, "a")) as waiting:
+            await until(lambda: proxy.unused == 0)
             assert not waiting.held
     assert await holder(controller, namespace) == ("slow", 0)
 
@@ -127,49 +136,58 @@ async def test_a_process_that_wakes_from_a_freeze_knows_that_it_lost_before_it_d
                 assert (await holder(controller, namespace))[0] == "a"
     finally:
         frozen.kill()
-        await frozen.wait()
+        await frozen.communicate()
 
 
 async def test_two_processes_that_fight_never_hold_it_at_the_same_time(
     admin: KubeClient, controller_kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
-    """Each marks the time it holds the lease in a file of its own; the spans must not overlap."""
+    """Each notes when it looked and held the lease; the spans must not overlap."""
     record = tmp_path / "record"
-    contenders = [
-        await asyncio.create_subprocess_exec(
+    contenders = {
+        who: await asyncio.create_subprocess_exec(
             sys.executable, CONTENDER, controller_kubeconfig, namespace, NAME, who, record
         )
         for who in "ab"
-    ]
+    }
     try:
         for _ in range(4):
-            await _next_holder_frozen(admin, namespace, dict(zip("ab", contenders, strict=True)))
+            await _next_holder_frozen(admin, namespace, contenders, record)
     finally:
-        for contender in contenders:
+        for contender in contenders.values():
             contender.send_signal(signal.SIGCONT)
             contender.terminate()
             await contender.wait()
-    marks = sorted(
-        (float(since), float(until)) for since, until in (line.split() for line in record.read_text().splitlines())
-    )
-    spans = [span for span in marks if span[0] < span[1]]
-    assert len(spans) >= 4
-    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+    found = sorted(spans(record).values())
+    assert len(found) >= 4
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(found))
 
 
-async def _next_holder_frozen(client: KubeClient, namespace: str, processes) -> None:
-    """Freeze whoever has it until the other one has."""
+async def _next_holder_frozen(client: KubeClient, namespace: str, processes, record: Path) -> None:
+    """Freeze whoever has it, and knows, until the other one has."""
     async with asyncio.timeout(PATIENCE):
-        while True:
-            with contextlib.suppress(Exception):
-                who, _ = await holder(client, namespace)
-                if who:
-                    break
-            await asyncio.sleep(0.1)
+        since = time.monotonic()
+        while (who := _at_work(record, since)) is None:
+            await asyncio.sleep(0.02)
         processes[who].send_signal(signal.SIGSTOP)
         while (await holder(client, namespace))[0] in {who, ""}:
             await asyncio.sleep(0.1)
         processes[who].send_signal(signal.SIGCONT)
+
+
+def _at_work(record: Path, moment: float) -> str | None:
+    """Who has looked more than once and held it, the last time behind this moment."""
+    return next((who for (who, _), span in spans(record).items() if span[0] < span[1] > moment), None)
+
+
+def spans(record: Path) -> dict[tuple[str, str], tuple[float, float]]:
+    """From the first look to the last, by who had it and since when."""
+    found = {}
+    if record.exists():
+        for line in record.read_text().split("\n")[:-1]:  # behind the last newline one may be half written
+            who, since, now = line.split()
+            found[who, since] = float(since), float(now)
+    return found
 
 
 async def test_a_write_on_what_somebody_else_changed_meanwhile_is_refused(

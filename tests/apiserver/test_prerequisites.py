@@ -372,10 +372,9 @@ async def test_a_stack_that_is_wrong_or_unknown_is_told_in_its_own_sentences(pla
 
 
 async def test_a_cluster_that_cannot_be_reached_is_the_only_finding(
-    place: Place, apiserver: ControlPlane, tmp_path: Path, unused_tcp_port: int
+    place: Place, apiserver: ControlPlane, tmp_path: Path, nowhere: str
 ):
-    server = f"http://127.0.0.1:{unused_tcp_port}"
-    place.kubeconfig = write_kubeconfig(tmp_path / "nowhere", apiserver.kubeconfig, server=server)
+    place.kubeconfig = write_kubeconfig(tmp_path / "nowhere", apiserver.kubeconfig, server=nowhere)
     place.write()
     found = await CommandLine().run("doctor", "--stack", "try", "--project", place.project, "-o", "json")
     assert found[0] == 1

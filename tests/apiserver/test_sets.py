@@ -213,6 +213,7 @@ async def test_no_parked_agent_has_its_input_beside_another_agent_of_the_group(
     monkeypatch.setattr(cluster, "attach", attach)
     given = replace(plan("main", "s1", pattern=Pattern.STATEFULSET, start_timeout=5), parked=True)
     async with next_process(hands) as backend:
+        await backend.pods.synced(Deadline.after(PATIENCE))
         await backend.prepare(given)
         await hands.make_pod()
         await hands.make_another()
@@ -252,7 +253,7 @@ async def test_a_parked_agent_on_a_lost_node_keeps_no_message_waiting(
 
     monkeypatch.setattr(cluster, "attach", attach)
     monkeypatch.setattr(cluster, "UNUSED_GONE_WITHIN", 0.5)
-    parked = replace(plan("main", "s1", start_timeout=5), parked=True)
+    parked = replace(plan("main", "s1", start_timeout=PATIENCE), parked=True)
     async with next_process(hands) as backend:
         await backend.prepare(parked)
         await hands.make_lost_pod("s1")
@@ -266,7 +267,8 @@ async def test_a_parked_agent_on_a_lost_node_keeps_no_message_waiting(
 
 async def test_nor_does_one_that_an_earlier_process_parked_and_gave_no_input(hands: Hands) -> None:
     """Whether it had an input is in the database, be it dropped already when the next process looks."""
-    parked = replace(plan("main", "s1", start_timeout=2), parked=True)
+    parked = replace(plan("main", "s1", start_timeout=PATIENCE), parked=True)
+    following = replace(plan("main", "s2", start_timeout=PATIENCE), parked=True)
     async with next_process(hands) as backend:
         await backend.prepare(parked)
         await hands.make_lost_pod("s1")
@@ -274,9 +276,9 @@ async def test_nor_does_one_that_an_earlier_process_parked_and_gave_no_input(han
         await hands.client.delete(JOBS, names.job("main", "s1"), namespace=hands.namespace)
     async with next_process(hands) as backend:
         assert (await backend.running(), await backend.once_parked()) == ([], {"s1"})
-        following = replace(parked, ref=replace(parked.ref, session="s2"))
-        with pytest.raises(SessionFailed):
-            await backend.prepare(following)
+        await backend.pods.synced(Deadline.after(PATIENCE))
+        with pytest.raises(SessionFailed, match="does not go away"):
+            await backend.prepare(replace(plan("main", "s2", start_timeout=1), parked=True))
         backend.never_fed("s1")
         await backend.prepare(following)
         assert await hands.client.get(JOBS, names.job("main", "s2"), namespace=hands.namespace)

@@ -16,11 +16,12 @@ from nanoclaw_runtime.bridge.server import Caller, CallerRefused
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.contract.permissions import BRIDGE_RULES
 from nanoclaw_runtime.kube.client import KubeClient
+from nanoclaw_runtime.kube.deadline import Deadline
 from nanoclaw_runtime.kube.errors import Target
 from nanoclaw_runtime.kube.reflector import Reflector
 from nanoclaw_runtime.kube.resources import PODS, Pod, Resource
 from nanoclaw_runtime.kube.token_review import review
-from tests.apiserver.conftest import ACCOUNTS, RBAC
+from tests.apiserver.conftest import ACCOUNTS, RBAC, allowed
 from tests.support import cluster as support
 
 pytestmark = pytest.mark.apiserver
@@ -46,6 +47,7 @@ async def reviewer(admin: KubeClient, controller: KubeClient, namespace: str) ->
     }
     await admin.create(BINDINGS, kind | binding)
     try:
+        await allowed(controller, BRIDGE_RULES[0])
         yield controller
     finally:
         await admin.delete(BINDINGS, name)
@@ -53,15 +55,21 @@ async def reviewer(admin: KubeClient, controller: KubeClient, namespace: str) ->
 
 
 @pytest.fixture
-async def callers(reviewer: KubeClient, namespace: str) -> AsyncIterator[PodCallers]:
-    pods = Reflector(reviewer, PODS, Pod, namespace=namespace, labels=labels.AGENT_SELECTOR)
-    watching = asyncio.create_task(pods.run())
+async def pods(reviewer: KubeClient, namespace: str) -> AsyncIterator[Reflector[Pod]]:
+    reflector = Reflector(reviewer, PODS, Pod, namespace=namespace, labels=labels.AGENT_SELECTOR)
+    watching = asyncio.create_task(reflector.run())
     try:
-        yield PodCallers(reviewer, namespace, pods)
+        await reflector.synced(Deadline.after(60))
+        yield reflector
     finally:
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
+
+
+@pytest.fixture
+async def callers(reviewer: KubeClient, namespace: str, pods: Reflector[Pod]) -> PodCallers:
+    return PodCallers(reviewer, namespace, pods)
 
 
 async def account(admin: KubeClient, namespace: str, name: str = names.AGENT_ACCOUNT) -> None:
@@ -149,7 +157,7 @@ async def test_a_pod_of_another_namespace_is_refused(
 
 
 async def test_a_pod_that_is_gone_is_refused_and_so_is_the_old_one_of_a_name(
-    admin: KubeClient, callers: PodCallers, namespace: str
+    admin: KubeClient, callers: PodCallers, pods: Reflector[Pod], namespace: str
 ) -> None:
     await account(admin, namespace)
     made = await pod(admin, namespace)
@@ -158,6 +166,7 @@ async def test_a_pod_that_is_gone_is_refused_and_so_is_the_old_one_of_a_name(
     body = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
     path = PODS.path(namespace, "agent")
     await admin.request("DELETE", path, Target("delete", "pods"), body=body)
+    await pods.until("agent", lambda pod: pod is None, Deadline.after(60))
     with pytest.raises(CallerRefused):
         await callers(old)
     again = await pod(admin, namespace, session="s2")

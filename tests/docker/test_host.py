@@ -57,7 +57,10 @@ async def test_agents_outlive_the_controller_and_are_adopted(host):
     assert (await host.run("send", "main", "sleep 3; echo late"))[0] == 0
     await host.kill()
     await host.start()
-    assert await host.sessions() == [session]
+    async with asyncio.timeout(120):
+        while not (sessions := await host.sessions()):  # it serves before it has looked what runs
+            await asyncio.sleep(0.1)
+    assert sessions == [session]
     answers = [json.loads(line)["payload"]["text"] for line in await first_answers(host, 2)]
     assert answers == ["Echo: hello", "slept 3 s\nlate"]
 

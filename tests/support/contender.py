@@ -1,6 +1,6 @@
-"""A process that wants a lease: says when it holds it, on stdout, or as spans of the machine's clock in a file.
+"""A process that wants a lease: says on stdout when it holds it, or notes in a file each look at which it does.
 
-`python contender.py KUBECONFIG NAMESPACE LEASE NAME [FILE]`
+`python contender.py KUBECONFIG NAMESPACE LEASE NAME [FILE]`; in it stand its name, since when, and when it looked.
 """
 
 import asyncio
@@ -25,30 +25,26 @@ async def main(kubeconfig: str, namespace: str, lease: str, name: str, file: str
     async with await KubeClient.connect(Path(kubeconfig)) as client:
         election = Election(client, lease, name, namespace=namespace, timing=QUICK)
         life = asyncio.create_task(election.run())
-        since, last, held = 0.0, 0.0, False
+        since, held = 0.0, False
         while not stop.is_set():
             # The look and the clock belong together: held now means that nobody else may be, now.
             now, holds = time.monotonic(), election.held
             if holds and not held:
                 since = now
-            if held and not holds and file:
-                mark(file, since, last)
+            if holds and file:
+                note(file, name, since, now)
             if holds != held and not file:
                 print("held", holds, flush=True)
-            if holds:
-                last = now
             held = holds
             await asyncio.sleep(0.01)
-        if held and file:
-            mark(file, since, last)
         life.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await life
 
 
-def mark(file: str, since: float, until: float) -> None:
+def note(file: str, name: str, since: float, now: float) -> None:
     with Path(file).open("a") as record:
-        record.write(f"{since} {until}\n")
+        record.write(f"{name} {since} {now}\n")
 
 
 if __name__ == "__main__":
