@@ -6,12 +6,15 @@ import pytest
 
 from nanoclaw_runtime.contract.config import Groups, GroupSpec, ParkingSettings, Transport
 from nanoclaw_runtime.controller.status import GroupState
+from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
 from nanoclaw_runtime.domain.model import SessionRef
 from nanoclaw_runtime.store.records import EventType, MessageState, RecordedState
 from tests.support.fake_backend import FakeAgent
 from tests.support.house import House, started
 
 pytestmark = pytest.mark.usefixtures("no_retry_by_itself")
+
+LOST = Diagnosis(FailureKind.NODE_LOST, "the node does not answer", "It cannot start.")
 
 
 async def test_a_restarted_controller_finishes_a_running_answer_once(house):
@@ -64,6 +67,25 @@ async def test_a_controller_that_is_stopped_while_it_starts_an_agent_starts_one_
     await house.until(lambda: given(house, accepted.message.id))
     await house.end()
     house.backend.room.set()
+    await house.begin()
+    assert ">hello</message>" in (await house.backend.agent(0)).stdin["prompt"]
+
+
+async def test_a_start_that_failed_before_its_input_was_ready_leaves_nothing_at_work_in_a_process_that_ends(house):
+    failed = asyncio.Event()
+
+    async def start(spec):
+        failed.set()
+        raise SessionFailed(spec.plan.ref.session, LOST)
+
+    house.backend.start = start
+    async with house.host._snapshots._turns["main"]:
+        await house.send("hello")
+        await failed.wait()
+        await house.end()
+        await asyncio.sleep(0)
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("ready ")]
+    del house.backend.start
     await house.begin()
     assert ">hello</message>" in (await house.backend.agent(0)).stdin["prompt"]
 

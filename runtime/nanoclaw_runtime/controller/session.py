@@ -159,9 +159,8 @@ class Session:
             if broken is not None and not isinstance(broken, OSError):  # there may be no session to finish
                 raise broken from error
             return await self._finish(_why(self.ref.folder, error))
-        except BaseException:
-            readying.cancel()
-            raise
+        finally:
+            readying.cancel()  # unless it is done: nobody waits for it any more
         now = datetime.now(UTC)
         for message in opening.messages:
             around.metrics.input_seconds.observe((now - message.created).total_seconds())
