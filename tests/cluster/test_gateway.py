@@ -63,7 +63,7 @@ class UpstreamThread(threading.Thread):
 
     def __enter__(self) -> ModelApi:
         self.start()
-        assert self._serving.wait(10)
+        assert self._serving.wait(60)
         return self.api
 
     def __exit__(self, *_: object) -> None:
@@ -153,7 +153,7 @@ async def test_an_agent_reaches_neither_the_model_itself_nor_the_numbers_of_the_
 
 async def test_what_a_group_used_is_on_the_volume_and_stops_it_also_after_a_restart(chat, installation, tmp_path):
     await chat.answer(await chat.send("b", "hello"))
-    assert usage(installation, "b", tmp_path) == [(MODEL, 1, 1000, 500, 1.5)]
+    await until_written(installation, "b", tmp_path, (MODEL, 1, 1000, 500, 1.5))
     (pod,) = await chat.client.list(PODS, namespace=chat.namespace, labels="app.kubernetes.io/component=gateway")
     await chat.client.delete(PODS, pod["metadata"]["name"], namespace=chat.namespace)
     await until_replaced(chat, pod["metadata"]["uid"])
@@ -164,14 +164,19 @@ async def test_what_a_group_used_is_on_the_volume_and_stops_it_also_after_a_rest
 
 def usage(installation, folder, copies):
     """Read from a copy: the gateway's own file is locked, and what it wrote last is in the log beside it."""
-    (file,) = [
-        path for path in installation.cluster.instance.folder.rglob("usage.db") if installation.namespace in str(path)
-    ]
+    (file,) = installation.cluster.instance.volumes.glob(f"{installation.namespace}_*/**/usage.db")
     for name in ("usage.db", "usage.db-wal"):
         shutil.copyfile(file.with_name(name), copies / name)
     with contextlib.closing(sqlite3.connect(copies / "usage.db")) as copy:
         question = "SELECT model, calls, input, output, dollars FROM usage WHERE folder = ?"
         return copy.execute(question, [folder]).fetchall()
+
+
+async def until_written(installation, folder, copies, *rows):
+    """The gateway counts at once and writes soon."""
+    async with asyncio.timeout(60):
+        while usage(installation, folder, copies) != [*rows]:
+            await asyncio.sleep(0.1)
 
 
 async def until_replaced(chat, uid):
