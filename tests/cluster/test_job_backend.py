@@ -107,12 +107,12 @@ async def test_a_deleted_pod_is_no_regular_end(site: JobSite) -> None:
     ("changes", "expected"),
     [
         pytest.param(
-            {"resources": Resources(cpu_request="500", cpu_limit="500"), "start_timeout": 3},
+            {"resources": Resources(cpu_request="500", cpu_limit="500"), "start_timeout": 6},
             (FailureKind.UNSCHEDULABLE, "Insufficient cpu"),
             id="too-big-for-any-node",
         ),
         pytest.param(
-            {"folder": "unknown", "start_timeout": 3}, (FailureKind.VOLUME, "nanoclaw-group-unknown"), id="claim"
+            {"folder": "unknown", "start_timeout": 6}, (FailureKind.VOLUME, "nanoclaw-group-unknown"), id="claim"
         ),
         pytest.param({"image": "Not/An Image"}, (FailureKind.IMAGE, "InvalidImageName"), id="no-image-name"),
     ],
