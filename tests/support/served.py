@@ -26,7 +26,8 @@ class ServedHost:
 
     def __enter__(self):
         self._thread.start()
-        self._ready.wait()
+        while not self._ready.wait(1):
+            assert self._thread.is_alive(), "it ended before it served"
         return self
 
     def __exit__(self, *_):
