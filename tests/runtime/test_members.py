@@ -346,6 +346,16 @@ async def test_a_message_without_an_id_is_handed_over_once_as_well(whole):
     assert len(await whole.houses["n2"].controller.history("b")) == 1
 
 
+async def test_what_is_left_of_a_groups_messages_stays_when_the_group_comes_back_meanwhile(whole):
+    first = whole.houses["n1"]
+    for text in ("one", "two"):
+        await first.commit(text, "b")
+    looks = [Neighbour(whole, "n1").place("b")] * 2  # then it is ours
+    place = lambda _: looks.pop() if looks else None  # noqa: E731
+    await Handover(first.store, whole.http, lambda: TOKEN, place, "n1").look()
+    assert [message.content for message in await first.store.waiting("b")] == ["two"]
+
+
 async def unnoted(street, node):
     """The other member takes the first message, and that cannot be noted."""
     async with street.houses[node].refusing("UPDATE ON messages", "new.state = 'done'"):

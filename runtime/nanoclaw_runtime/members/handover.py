@@ -53,11 +53,14 @@ class Handover:
     async def look(self) -> None:
         """Pass on what can be passed on now, each group's messages in their order."""
         for folder in await self._store.folders_waiting():
-            if (place := self._place(folder)) is not None:
-                await self._pass_on(folder, place, await self._store.waiting(folder))
+            if self._place(folder) is not None:
+                await self._pass_on(folder, await self._store.waiting(folder))
 
-    async def _pass_on(self, folder: str, place: Place, messages: Sequence[Message]) -> None:
+    async def _pass_on(self, folder: str, messages: Sequence[Message]) -> None:
         for message in messages:
+            place = self._place(folder)
+            if place is None:
+                return  # it came to us meanwhile, and a session may begin with what is left
             if trouble := await self._refusal(place, message):
                 if self._trouble.get(folder) != trouble:
                     _log.warning("messages wait for another node", group=folder, node=place.node, reason=trouble)
@@ -65,7 +68,7 @@ class Handover:
                 return
             await self._store.handed_over(message.id)
         self._trouble.pop(folder, None)
-        _log.info("messages handed over", group=folder, node=place.node, messages=len(messages))
+        _log.info("messages handed over", group=folder, messages=len(messages))
 
     async def _refusal(self, place: Place, message: Message) -> str | None:
         """Why the other member did not take it; None when it has it."""
