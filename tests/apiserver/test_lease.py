@@ -81,6 +81,21 @@ async def test_one_of_two_holds_the_lease_and_the_other_has_it_as_soon_as_it_is_
     assert await holder(controller, namespace) == ("", 1)
 
 
+async def test_a_lease_that_is_taken_unheard_is_given_up_as_well(
+    apiserver: ControlPlane, controller: KubeClient, namespace: str, tmp_path: Path
+) -> None:
+    """The process ends between its write and the answer; the next one would wait for as long as for a dead one."""
+    await create_lease(controller, NAME, lease_spec("", 1), namespace=namespace)
+    patient = Timing(duration=3600, renew=PATIENCE, margin=1)
+    async with FaultProxy(apiserver) as proxy, await KubeClient.connect(proxy.kubeconfig(tmp_path)) as client:
+        proxy.spoil("call", fault_proxy.forward, fault_proxy.half_open(after=0))  # it looks, and takes it
+        async with running(election(client, namespace, "a", patient)) as unheard, asyncio.timeout(PATIENCE):
+            while await holder(controller, namespace) != ("a", 1):
+                await asyncio.sleep(0.02)
+            assert not unheard.held
+    assert await holder(controller, namespace) == ("", 1)
+
+
 async def test_a_holder_that_died_is_replaced_whatever_the_times_in_its_lease_say(
     controller: KubeClient, namespace: str
 ) -> None:

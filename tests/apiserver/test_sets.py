@@ -283,3 +283,21 @@ async def test_nor_does_one_that_an_earlier_process_parked_and_gave_no_input(han
         await backend.prepare(following)
         assert await hands.client.get(JOBS, names.job("main", "s2"), namespace=hands.namespace)
     await hands.client.merge(PODS, "lost", {"metadata": {"finalizers": None}}, namespace=hands.namespace)
+
+
+async def test_what_is_known_of_a_parked_agent_is_not_forgotten_before_the_pods_were_seen(hands: Hands) -> None:
+    parked = replace(plan("main", "s1", start_timeout=PATIENCE), parked=True)
+    async with next_process(hands) as backend:
+        await backend.prepare(parked)
+        await hands.make_lost_pod("s1")
+        await hands.take_lost_pod(backend)
+        await hands.client.delete(JOBS, names.job("main", "s1"), namespace=hands.namespace)
+    backend = ClusterBackend(hands.client, hands.namespace)
+    backend.never_fed("s1")
+    assert await backend.running() == []
+    watch = asyncio.create_task(backend.run())
+    await backend.prepare(replace(plan("main", "s2", start_timeout=5), parked=True))
+    watch.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watch
+    await hands.client.merge(PODS, "lost", {"metadata": {"finalizers": None}}, namespace=hands.namespace)

@@ -167,8 +167,9 @@ class ClusterBackend:
                 sessions.append(PodSession(self._pods, vehicle, holder, stopped=self._forget))
         for session in known - {each.ref.session for each in sessions}:
             self._forget(session)
-        shown = {pod.metadata.label(labels.SESSION) for pod in self.pods.objects.values()}
-        self._never_fed &= shown | self._parked.keys()
+        if self.pods.complete:
+            shown = {pod.metadata.label(labels.SESSION) for pod in self.pods.objects.values()}
+            self._never_fed &= shown | self._parked.keys()
         return sessions
 
     # A parked agent

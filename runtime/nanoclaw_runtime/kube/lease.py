@@ -75,6 +75,8 @@ class Election:
         self._client, self._name, self._identity, self._namespace = client, name, identity, namespace
         self._timing = timing or Timing()
         self._until = float("-inf")
+        self._claimed = False
+        """It may be ours as the API server has it, be it that we never heard so."""
         self._seen: tuple[str | None, str | None, int | None] | None = None
         self._seen_at = 0.0
         self._told = False
@@ -104,12 +106,14 @@ class Election:
         try:
             found = await self._client.get(LEASES, self._name, namespace=self._namespace, deadline=deadline)
             lease = slim(found, Lease)
-            if not self._may_take(lease):
+            self._claimed = self._may_take(lease)
+            if not self._claimed:
                 return
             taken = lease.spec.holder_identity != self._identity
             spec = self._spec((lease.spec.lease_transitions or 0) + taken)
             await replace(self._client, LEASES, found | {"spec": spec}, namespace=self._namespace, deadline=deadline)
         except NotFound:
+            self._claimed = True
             await create_lease(self._client, self._name, self._spec(0), namespace=self._namespace, deadline=deadline)
         except (Conflict, AlreadyExists):
             return  # somebody was quicker: look again, in a moment
@@ -131,7 +135,7 @@ class Election:
         return lease_spec(self._identity, self._timing.duration, transitions)
 
     async def _give_up(self) -> None:
-        if not self.held:
+        if not self._claimed:
             return
         self._until = float("-inf")
         try:

@@ -64,6 +64,11 @@ class Reflector(Generic[T]):
         return self._watch.objects
 
     @property
+    def complete(self) -> bool:
+        """Whether the first list has come."""
+        return self._synced.is_set()
+
+    @property
     def age(self) -> float:
         """Seconds since the API server's last sign of life; beyond `Pace.silence` something is wrong."""
         return self._watch.age
