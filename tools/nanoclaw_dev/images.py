@@ -106,20 +106,37 @@ def build_images(progress: Progress) -> list[Image]:
     Two callers at once are safe. Raises SetupError with the builder's last words.
     """
     images = [recipe.image() for recipe in RECIPES]
-    if any(not image.archive.exists() for image in images):
+    if not all(_there(image) for image in images):
         system.check_root()
         system.install_missing(system.IMAGE_PACKAGES, progress)
         with exclusive(ARCHIVES / "build.lock", progress, "Waiting for another build of the images"):
-            for recipe, image in zip(RECIPES, images, strict=True):
-                if not image.archive.exists():
-                    _build(recipe, image, progress)
+            images = [_built(recipe, progress) for recipe in RECIPES]
             _prune()
-    for image in images:
-        os.utime(image.archive)
     return images
 
 
-def _build(recipe: Recipe, image: Image, progress: Progress) -> None:
+def _there(image: Image) -> bool:
+    """The archive is there, and stays: from now on it is not what was unused for longest."""
+    try:
+        os.utime(image.archive)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _built(recipe: Recipe, progress: Progress) -> Image:
+    """The image of what the sources are now: built again where somebody changed them meanwhile. Needs the lock."""
+    while not _there(image := recipe.image()):
+        partial = image.archive.with_suffix(".partial")
+        _build(recipe, image, partial, progress)
+        if recipe.image() == image:
+            partial.rename(image.archive)
+        else:
+            partial.unlink()
+    return image
+
+
+def _build(recipe: Recipe, image: Image, partial: Path, progress: Progress) -> None:
     base = _base(progress)
     # No --timestamp: with it this buildah writes layers but never finds them again.
     command = ["bud", "--layers", "--force-rm", "--isolation", "chroot"]
@@ -136,10 +153,8 @@ def _build(recipe: Recipe, image: Image, progress: Progress) -> None:
             step.note("code")
         _buildah(*command, "--tag", image.reference, str(CHECKOUT))
         step.note("writing the archive")
-        partial = image.archive.with_suffix(".partial")
         partial.unlink(missing_ok=True)
         _buildah("push", "--quiet", image.reference, f"docker-archive:{partial}:{image.reference}")
-        partial.rename(image.archive)
 
 
 def _base(progress: Progress) -> str | None:
