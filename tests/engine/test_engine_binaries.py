@@ -24,6 +24,12 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Whoever answers is this process, on a machine that may be busy."""
+    monkeypatch.setattr(engine_binaries, "NO_ANSWER", 60)
+
+
 @contextlib.contextmanager
 def served(folder):
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
