@@ -264,18 +264,22 @@ def machine(instance):
     state["folders"] = [
         str(path) for folder in fixed if Path(folder).is_dir() for path in Path(folder).iterdir() if path.is_dir()
     ]
-    return {part: sorted(line for line in lines if not of_another(instance, line)) for part, lines in state.items()}
+    return {
+        part: sorted(line for line in lines if not of_another(instance, line, lines)) for part, lines in state.items()
+    }
 
 
-def of_another(instance, line):
+def of_another(instance, line, beside):
     """The line is about another cluster of ours, or a Docker engine, which may run beside the tests."""
     if "docker" in line:
         return True
     numbers = {int(number) for found in re.findall(r"nanoclaw-(\d+)|\b10\.(\d+)\.", line) for number in found if number}
-    folder, below, _ = line.partition("/nanoclaw")
-    if below and folder.startswith("/sys/fs/cgroup"):
-        others = [path for path in Path(folder + below).glob("*") if path.is_dir() and path.name != instance.name]
-        return instance.name not in line and bool(others)
+    folder, all_of_ours, below = line.partition("/nanoclaw")
+    if all_of_ours and folder.startswith("/sys/fs/cgroup"):
+        others = f"{folder}{all_of_ours}/"  # which share the folder above theirs
+        return instance.name not in line and (
+            bool(below) or any(each.startswith(others) and instance.name not in each for each in beside)
+        )
     return bool(numbers & set(range(FIRST_BLOCK, FIRST_BLOCK + BLOCKS)) - {instance.block})
 
 
