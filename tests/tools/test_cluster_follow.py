@@ -10,7 +10,7 @@ import pytest
 from nanoclaw_dev.cluster import follow
 from nanoclaw_dev.errors import SetupError
 
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Script:
