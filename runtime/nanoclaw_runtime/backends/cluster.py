@@ -3,8 +3,8 @@
 The pods' state is the sessions' state (a Job's status lags by a second and more), and one watch
 shows all of them. An agent gets its input by attach, once, as soon as its container runs, which
 it does already when it was parked; a start that fails, or is cancelled, takes its pod away again.
-Nothing here decides whether to start, park, retry or stop; what becomes of a session that runs is
-`pod_session`, how its pod is held is `vehicles`.
+Nothing here decides whether to start, park, retry or stop; how a pod is held is `vehicles`, how it is
+waited for `awaited_pods`, and what becomes of a session that runs is `pod_session`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Final
 
 import structlog
 
-from nanoclaw_runtime.backends.agent_pods import LOOK_AGAIN, LOOK_AGAIN_AT_MOST, AgentPods, over, over_or_gone
+from nanoclaw_runtime.backends.agent_pods import AgentPods, over
+from nanoclaw_runtime.backends.awaited_pods import AwaitedPods
 from nanoclaw_runtime.backends.base import RunningSession, no_room
 from nanoclaw_runtime.backends.job import JobVehicle
 from nanoclaw_runtime.backends.pod_session import PodSession
@@ -25,7 +26,7 @@ from nanoclaw_runtime.backends.statefulset import SetVehicle
 from nanoclaw_runtime.backends.stopwatch import Stopwatch
 from nanoclaw_runtime.backends.to_the_end import to_the_end
 from nanoclaw_runtime.backends.vehicles import Holder, Vehicle
-from nanoclaw_runtime.contract import labels, layout, names
+from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.contract.config import Pattern
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind, SessionFailed
 from nanoclaw_runtime.domain.model import SessionPlan, SessionRef, SessionSpec
@@ -38,9 +39,8 @@ from nanoclaw_runtime.kube.errors import (
     DeadlineExceeded,
     Forbidden,
     KubeError,
-    NotFound,
 )
-from nanoclaw_runtime.kube.resources import CLAIMS, Claim, Metadata, Pod, slim
+from nanoclaw_runtime.kube.resources import Pod
 from nanoclaw_runtime.kube.retry import pause
 from nanoclaw_runtime.manifests.identity import fingerprint
 from nanoclaw_runtime.manifests.pod import CONTAINER
@@ -83,6 +83,7 @@ class ClusterBackend:
             self._vehicles = {pattern: jobs}
         self.make_room: Callable[[str], Awaitable[bool]] = no_room
         """See `Backend.make_room`."""
+        self._awaited = AwaitedPods(self._pods, lambda folder: self.make_room(folder))  # noqa: PLW0108 - it is set later
         self._parked: dict[str, tuple[Vehicle, Holder]] = {}
         """By session: those that have had no input from us."""
         self._never_fed: set[str] = set()
@@ -182,7 +183,7 @@ class ClusterBackend:
             return None
         if holder.parked == fingerprint(spec.plan):
             try:
-                pod = await self._running_pod(spec, holder, vehicle, deadline)
+                pod = await self._awaited.running(spec.plan, holder, vehicle, deadline)
                 steps.lap("pod")
                 streams = await self._reached(pod, deadline.within(REACHED_WITHIN))
                 steps.lap("attach")
@@ -268,7 +269,7 @@ class ClusterBackend:
             # Shielded: only a create that was waited for can be undone.
             holder = await asyncio.shield(making)
             steps.lap("create")
-            pod = await self._running_pod(spec, holder, vehicle, deadline)
+            pod = await self._awaited.running(spec.plan, holder, vehicle, deadline)
             steps.lap("pod")
             streams = await self._attached(spec, pod, deadline)
             steps.lap("attach")
@@ -307,66 +308,6 @@ class ClusterBackend:
         """It is on its way out and never had an input, so it may stay on a lost node for as long as it likes."""
         return pod.metadata.deletion_timestamp is not None and pod.metadata.label(labels.SESSION) in self._never_fed
 
-    async def _running_pod(self, spec: SessionSpec, holder: Holder, vehicle: Vehicle, deadline: Deadline) -> Pod:
-        """The session's pod, its container running. Raises SessionFailed as soon as it never will be."""
-        session, folder = spec.plan.ref.session, spec.plan.ref.folder
-
-        def settled(pod: Pod) -> bool:
-            return pod.metadata.label(labels.SESSION) == session and (
-                over(pod)
-                or pod.container(CONTAINER).running is not None
-                or pod.metadata.deletion_timestamp is not None
-                or diagnose.hopeless_start(pod, CONTAINER) is not None
-            )
-
-        patience = LOOK_AGAIN
-        while True:
-            try:
-                pod = await self.pods.find(settled, deadline.within(patience))
-            except DeadlineExceeded as error:
-                if deadline.passed:
-                    raise SessionFailed(session, await self._lateness(spec, holder)) from error
-                found = self._pods.pod_of(session)
-                if found is not None and diagnose.without_room(found):
-                    await self.make_room(folder)
-                elif (
-                    found is None
-                    and (why := await self._podless(holder, vehicle))
-                    and not (why.kind is FailureKind.QUOTA and await self.make_room(folder))
-                ):
-                    raise SessionFailed(session, why) from error
-                patience = min(LOOK_AGAIN_AT_MOST, patience * 2)
-                continue
-            if pod.container(CONTAINER).running is not None and pod.metadata.deletion_timestamp is None:
-                return pod
-            raise SessionFailed(session, diagnose.hopeless_start(pod, CONTAINER) or _ended_unfed(pod))
-
-    async def _podless(self, holder: Holder, vehicle: Vehicle) -> Diagnosis | None:
-        """Why there will be no pod, or None while one may still come."""
-        if await vehicle.is_over(holder):
-            return diagnose.vanished(holder.name, None)
-        return diagnose.no_pod(holder.name, await self._client.events(holder.uid, namespace=self._namespace))
-
-    async def _lateness(self, spec: SessionSpec, holder: Holder) -> Diagnosis:
-        pod = self._pods.pod_of(spec.plan.ref.session)
-        subject = pod.metadata.uid if pod is not None else holder.uid
-        events = await self._client.events(subject, namespace=self._namespace)
-        claims = await self._claims(spec.plan)
-        return diagnose.late_start(holder.name, pod, CONTAINER, events, claims)
-
-    async def _claims(self, plan: SessionPlan) -> list[Claim]:
-        config, claims = plan.config, list[Claim]()
-        wanted = {mount.claim for mount in plan.extra if mount.claim is not None}
-        if config.pattern.has_claims:
-            mounts = layout.agent_mounts(config.layout, plan.ref.folder, plan.ref.session, config.transport)
-            wanted |= {mount.claim for mount in mounts}
-        for name in sorted(wanted):
-            try:
-                claims.append(slim(await self._client.get(CLAIMS, name, namespace=self._namespace), Claim))
-            except NotFound:
-                claims.append(Claim(metadata=Metadata(name=name)))
-        return claims
-
     async def _reached(self, pod: Pod, deadline: Deadline) -> AttachedStreams:
         """A connection to the agent's streams. Raises KubeError."""
         return await attach(
@@ -383,7 +324,7 @@ class ClusterBackend:
                 final = isinstance(error, Forbidden | DeadlineExceeded)
                 now = self.pods.objects.get(name)
                 if final or deadline.passed or now is None or over(now):
-                    raise SessionFailed(spec.plan.ref.session, await self._unfed(name, error)) from error
+                    raise SessionFailed(spec.plan.ref.session, await self._awaited.unfed(name, error)) from error
                 _log.info("attach.again", pod=name, error=error.message)
                 await asyncio.sleep(min(pause(attempt, error), deadline.remaining()))
                 attempt += 1
@@ -395,17 +336,10 @@ class ClusterBackend:
         except KubeError as error:
             await streams.close()
             # An agent that ended tells more than the connection that ended with it.
-            raise SessionFailed(spec.plan.ref.session, await self._unfed(pod.metadata.name, error)) from error
+            raise SessionFailed(spec.plan.ref.session, await self._awaited.unfed(pod.metadata.name, error)) from error
         except BaseException:
             await streams.close()
             raise
-
-    async def _unfed(self, name: str, error: KubeError) -> Diagnosis:
-        try:
-            pod = await self.pods.until(name, over_or_gone, Deadline.after(LOOK_AGAIN))
-        except DeadlineExceeded:
-            return diagnose.attach_failure(name, error)
-        return _ended_unfed(pod) if pod is not None else diagnose.vanished(name, None)
 
     async def _discard(self, ref: SessionRef, vehicle: Vehicle, making: asyncio.Task[Holder]) -> None:
         """Undo a start that failed or was cancelled, even one whose create had no answer: it may have succeeded."""
@@ -429,15 +363,6 @@ class ClusterBackend:
 def _node(pod: Pod) -> str | None:
     """The node it belongs to, where that was said when it was made."""
     return (pod.metadata.annotations or {}).get(labels.NODE)
-
-
-def _ended_unfed(pod: Pod) -> Diagnosis:
-    found = diagnose.ending(pod, CONTAINER) if over(pod) else diagnose.loss(pod)
-    return found or Diagnosis(
-        FailureKind.STOPPED,
-        f"pod {pod.metadata.name} ended before its agent had its input: it was deleted, or its image ends by itself",
-        diagnose.INTERRUPTED,
-    )
 
 
 def _predecessor(pod: Pod) -> Diagnosis:

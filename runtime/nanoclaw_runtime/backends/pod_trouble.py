@@ -1,10 +1,11 @@
 """Why a pod that was asked for is not ready, for who waits for it and did not start a session in it.
 
-Not here: what a session that starts makes of the same (`cluster`).
+Not here: what a session that starts makes of the same (`awaited_pods`).
 """
 
 from __future__ import annotations
 
+from nanoclaw_runtime.backends.awaited_pods import claims_named
 from nanoclaw_runtime.contract import labels, names
 from nanoclaw_runtime.contract.claims import Layout, group_claims
 from nanoclaw_runtime.domain.errors import Diagnosis, FailureKind
@@ -12,7 +13,7 @@ from nanoclaw_runtime.kube import diagnose
 from nanoclaw_runtime.kube.client import KubeClient
 from nanoclaw_runtime.kube.errors import KubeError, NotFound
 from nanoclaw_runtime.kube.reflector import Reflector
-from nanoclaw_runtime.kube.resources import CLAIMS, JOBS, STATEFUL_SETS, Claim, Job, Metadata, Pod, StatefulSet, slim
+from nanoclaw_runtime.kube.resources import JOBS, STATEFUL_SETS, Job, Pod, StatefulSet, slim
 from nanoclaw_runtime.manifests.pod import CONTAINER
 
 
@@ -29,7 +30,8 @@ class PodTrouble:
             if pod is None:
                 return await self._without_pod(folder, session)
             events = await self._client.events(pod.metadata.uid, namespace=self._namespace)
-            claims = await self._claims(folder)
+            wanted = [claim.name for claim in group_claims(self._layout, folder)]
+            claims = await claims_named(self._client, self._namespace, wanted)
         except KubeError as error:
             return diagnose.api_failure(error)
         found = diagnose.late_start(pod.metadata.name, pod, CONTAINER, events, claims)
@@ -48,15 +50,6 @@ class PodTrouble:
                 return None
             uid = slim(found, StatefulSet).metadata.uid
         return diagnose.no_pod(name, await self._client.events(uid, namespace=self._namespace))
-
-    async def _claims(self, folder: str) -> list[Claim]:
-        found = list[Claim]()
-        for claim in group_claims(self._layout, folder):
-            try:
-                found.append(slim(await self._client.get(CLAIMS, claim.name, namespace=self._namespace), Claim))
-            except NotFound:
-                found.append(Claim(metadata=Metadata(name=claim.name)))
-        return found
 
 
 def _session(pod: Pod) -> str | None:
