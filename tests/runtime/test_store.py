@@ -337,6 +337,16 @@ async def test_a_second_controller_is_told_to_wait_for_the_first(store, tmp_path
         await Store.open(f"{url(tmp_path / 'controller.db')}?timeout=0.1")
 
 
+async def test_a_store_that_is_closed_stays_closed_and_leaves_its_lock_to_the_next(tmp_path):
+    """A transaction whose caller was cancelled may come behind the end of the process's other work."""
+    store = await Store.open(url(tmp_path / "controller.db"))
+    await store.close()
+    with pytest.raises(StoreFailed, match="is closed"):
+        await accept(store, "late")
+    async with opened(tmp_path / "controller.db?timeout=0.1") as following:
+        assert await following.waiting("main") == []
+
+
 async def test_a_database_of_a_newer_version_is_left_alone(tmp_path):
     path = tmp_path / "controller.db"
     async with opened(path) as store, store.database._engine.begin() as connection:

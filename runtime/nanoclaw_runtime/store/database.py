@@ -28,6 +28,7 @@ class Database:
         self._engine = engine
         self._on_error = on_error
         self._turnstile = asyncio.Lock()
+        self._closed = False
         self.added = asyncio.Event()
         """Set, and replaced by a fresh one, whenever a `publish` is over."""
 
@@ -43,8 +44,9 @@ class Database:
         return await caller
 
     async def close(self) -> None:
-        """Wait for the transaction under way and let go of the database."""
+        """Wait for the transactions under way and let go of the database; later ones are refused."""
         async with self._turnstile:
+            self._closed = True
             await self._engine.dispose()
 
     def _begun(self, work: Work[_Result]) -> asyncio.Task[_Result]:
@@ -56,6 +58,8 @@ class Database:
 
     async def _commit(self, work: Work[_Result]) -> _Result:
         async with self._turnstile:
+            if self._closed:  # it would be opened again, and its lock kept from whoever has it next
+                raise StoreFailed("the database is closed; this process is about to end")
             try:
                 async with self._engine.begin() as connection:
                     return await connection.run_sync(work)
