@@ -9,7 +9,7 @@ import pytest
 
 from nanoclaw_dev import engine_binaries
 from nanoclaw_dev.trial import Installation
-from nanoclaw_runtime.api.queue import QueueView
+from nanoclaw_runtime.api.queue_schemas import QueueView
 from nanoclaw_runtime.api.task_schemas import TaskList, TaskRunList
 from nanoclaw_runtime.contract import labels
 from nanoclaw_runtime.domain.tasks import TaskState

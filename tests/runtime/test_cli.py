@@ -5,6 +5,8 @@ With a real API server between the command and the controller: `tests/apiserver/
 
 import io
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,7 +18,7 @@ from typer.testing import CliRunner
 from nanoclaw_runtime.api import schemas
 from nanoclaw_runtime.api.stream import encode
 from nanoclaw_runtime.cli import doctor, logs, render
-from nanoclaw_runtime.cli.commands import app, common_first
+from nanoclaw_runtime.cli.commands import COMMANDS, app, common_first
 from nanoclaw_runtime.cli.conversation import Heard, Turn, hear
 from nanoclaw_runtime.cli.doctor import Finding, Verdict
 from nanoclaw_runtime.cli.errors import CommandFailed
@@ -340,6 +342,37 @@ def test_a_mistake_on_the_line_exits_with_2(line, told):
     result = CliRunner().invoke(app, line.split())
     assert result.exit_code == 2
     assert told.lower() in result.output.lower()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_where_it_is_said_to_be(name):
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    assert f" {name} " in result.output.partition("\n")[0] + " "
+
+
+@pytest.mark.parametrize(
+    ("line", "unneeded"),
+    [
+        ("--help", {"pydantic", "rich", "httpx", "kubernetes", "fastapi", "sqlalchemy"}),
+        ("--url http://127.0.0.1:1 groups", {"kubernetes", "aiohttp", "fastapi", "sqlalchemy"}),
+        ("--url http://127.0.0.1:1 outbox", {"kubernetes", "aiohttp", "fastapi", "sqlalchemy"}),
+        ("--kubeconfig /nowhere send main x", {"httpx", "fastapi", "sqlalchemy"}),
+    ],
+)
+def test_a_command_does_not_wait_for_what_it_does_not_need(line, unneeded):
+    script = (
+        "import sys\n"
+        "from nanoclaw_runtime.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(*sys.modules, file=sys.stderr)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, *line.split()], capture_output=True, text=True, check=False)
+    loaded = set(ran.stderr.split())
+    assert "nanoclaw_runtime.cli" in loaded
+    assert loaded & unneeded == set()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import multiprocessing
 
-OURS = ("nanoclaw_infra.installation", "nanoclaw_runtime.cli", "tests.support.crash_points")
+from nanoclaw_runtime.cli.commands import COMMANDS
+
+OURS = (
+    "nanoclaw_infra.installation",
+    "nanoclaw_runtime.cli",
+    *(f"nanoclaw_runtime.cli.{command.module}" for command in COMMANDS.values()),
+    "nanoclaw_runtime.cli.direct",
+    "nanoclaw_runtime.cli.service_proxy",
+    "tests.support.crash_points",
+)
 LATE = (
     "kubernetes.dynamic",
     "pulumi.runtime.mocks",

@@ -17,8 +17,9 @@ from nanoclaw_runtime.cli import bench_pods, bench_run, render
 from nanoclaw_runtime.cli import prerequisites_asked as asked
 from nanoclaw_runtime.cli.bench_pods import Manifest, Place
 from nanoclaw_runtime.cli.errors import CommandFailed
+from nanoclaw_runtime.cli.given import Options
 from nanoclaw_runtime.cli.installation import find_controller, find_namespace
-from nanoclaw_runtime.cli.options import Options, finish, line
+from nanoclaw_runtime.cli.options import finish, line
 from nanoclaw_runtime.cli.prerequisites import STORAGE_CLASSES
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.domain.storage_advice import RWO, RWOP, RWX, SEEN, Advice, Measured, What, Where, advise

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from nanoclaw_runtime.api.groups import RegisteredGroup
+from nanoclaw_runtime.api.group_schemas import RegisteredGroup
 from nanoclaw_runtime.cli import render
-from nanoclaw_runtime.cli.options import Options, run, show
+from nanoclaw_runtime.cli.given import Options
+from nanoclaw_runtime.cli.options import run, show
 from nanoclaw_runtime.cli.remote import Remote, part
 from nanoclaw_runtime.contract.config import Priority, Warm
 

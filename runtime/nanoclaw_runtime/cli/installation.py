@@ -8,13 +8,15 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nanoclaw_runtime.cli.errors import CommandFailed
 from nanoclaw_runtime.contract import labels, names
-from nanoclaw_runtime.kube.client import KubeClient, Manifest
 from nanoclaw_runtime.kube.errors import Forbidden, KubeError, NotFound
 from nanoclaw_runtime.kube.resources import DEPLOYMENTS, Resource
+
+if TYPE_CHECKING:
+    from nanoclaw_runtime.kube.client import KubeClient, Manifest
 
 SECRETS: Final = Resource("Secret", "secrets")
 DAEMON_SETS: Final = Resource("DaemonSet", "daemonsets", "/apis/apps/v1")

@@ -1,10 +1,10 @@
-"""What every command shares: where it goes, how it prints, how it ends."""
+"""What commands share: how they reach the controller, how they print, how they end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import typer
@@ -12,22 +12,9 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from nanoclaw_runtime.cli import render
-from nanoclaw_runtime.cli.installation import Target
+from nanoclaw_runtime.cli.given import Options
 from nanoclaw_runtime.cli.remote import Remote
-from nanoclaw_runtime.cli.render import Output
 from nanoclaw_runtime.domain.errors import NanoclawError
-
-
-@dataclass(frozen=True)
-class Options:
-    """The common options of one invocation; `context.obj` of every command."""
-
-    target: Target
-    output: Output
-
-    @property
-    def json(self) -> bool:
-        return self.output is Output.JSON
 
 
 def show(
@@ -67,3 +54,14 @@ def finish(work: Coroutine[Any, Any, bool]) -> None:
         raise typer.Exit(1) from None
     if not good:
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[Callable[[str], None]]:
+    """A line on the terminal that says what is waited for; nothing where nobody watches."""
+    console = render.console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status(what) as status:
+        yield lambda text: status.update(render.printable(text))

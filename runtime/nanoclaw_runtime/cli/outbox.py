@@ -11,8 +11,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from nanoclaw_runtime.api.outbox import ChatList, ChatView, PostList, PostView
-from nanoclaw_runtime.cli.options import Options, run, show
+from nanoclaw_runtime.api.outbox_schemas import ChatList, ChatView, PostList, PostView
+from nanoclaw_runtime.cli.given import Options
+from nanoclaw_runtime.cli.options import run, show
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.cli.render import age, printable
 from nanoclaw_runtime.store.records import PostState

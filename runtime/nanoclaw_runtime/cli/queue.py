@@ -5,8 +5,9 @@ from __future__ import annotations
 import typer
 from rich.table import Table
 
-from nanoclaw_runtime.api.queue import QueueView
-from nanoclaw_runtime.cli.options import Options, run, show
+from nanoclaw_runtime.api.queue_schemas import QueueView
+from nanoclaw_runtime.cli.given import Options
+from nanoclaw_runtime.cli.options import run, show
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.cli.render import about
 

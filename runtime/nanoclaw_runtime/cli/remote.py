@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
@@ -26,12 +26,13 @@ from nanoclaw_runtime.api.schemas import (
     SessionList,
     SessionView,
 )
-from nanoclaw_runtime.cli.direct import Direct
 from nanoclaw_runtime.cli.errors import UNAVAILABLE, Away, CommandFailed, Refused
 from nanoclaw_runtime.cli.installation import Target
-from nanoclaw_runtime.cli.service_proxy import ServiceProxy
 from nanoclaw_runtime.cli.stream import StreamReader
 from nanoclaw_runtime.cli.transport import Transport
+
+if TYPE_CHECKING:
+    from nanoclaw_runtime.cli.service_proxy import ServiceProxy
 
 RECONNECT: Final = 1.0
 # Seconds between two tries to reach a controller that is gone for the moment.
@@ -51,13 +52,20 @@ class Remote:
     @classmethod
     async def connect(cls, target: Target) -> Self:
         """Raises NotConfigured without a cluster, NotReachable, or CommandFailed for an unclear namespace."""
+        # Only the way that is gone: each has a client of its own, and they take longest to import.
         if target.url is not None:
+            from nanoclaw_runtime.cli.direct import Direct  # noqa: PLC0415
+
             return cls(Direct(target.url, target.token_file), target.token)
+        from nanoclaw_runtime.cli.service_proxy import ServiceProxy  # noqa: PLC0415
+
         return cls(await ServiceProxy.connect(target), target.token)
 
     @property
     def cluster(self) -> ServiceProxy:
         """For what is asked of the cluster itself; only where there is one."""
+        from nanoclaw_runtime.cli.service_proxy import ServiceProxy  # noqa: PLC0415 - see `connect`
+
         assert isinstance(self.transport, ServiceProxy)
         return self.transport
 

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -31,11 +30,6 @@ _MARKS: Final = {
     Verdict.BAD: ("✗", "red"),
     Verdict.SKIPPED: ("-", "dim"),
 }
-
-
-class Output(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 def dump(document: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> str:

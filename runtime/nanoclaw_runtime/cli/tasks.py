@@ -13,7 +13,8 @@ from rich.text import Text
 
 from nanoclaw_runtime.api.task_schemas import TaskList, TaskRunList, TaskRunView, TaskView
 from nanoclaw_runtime.cli import render
-from nanoclaw_runtime.cli.options import Options, run, show
+from nanoclaw_runtime.cli.given import Options
+from nanoclaw_runtime.cli.options import run, show
 from nanoclaw_runtime.cli.remote import Remote, part
 from nanoclaw_runtime.domain.tasks import TaskContext, TaskKind
 

@@ -17,7 +17,8 @@ import typer
 
 from nanoclaw_runtime.cli import exporting, importing, pushing, render, transfer_view, v1_host
 from nanoclaw_runtime.cli.errors import CommandFailed
-from nanoclaw_runtime.cli.options import Options, finish, line, show
+from nanoclaw_runtime.cli.given import Options
+from nanoclaw_runtime.cli.options import finish, line, show
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.domain import migration, project
 from nanoclaw_runtime.domain.migration_plan import Plan

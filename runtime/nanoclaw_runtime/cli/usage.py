@@ -11,7 +11,8 @@ from rich.table import Table
 
 from nanoclaw_runtime.cli.direct import Direct
 from nanoclaw_runtime.cli.errors import CommandFailed
-from nanoclaw_runtime.cli.options import Options, run, show
+from nanoclaw_runtime.cli.given import Options
+from nanoclaw_runtime.cli.options import run, show
 from nanoclaw_runtime.cli.remote import Remote
 from nanoclaw_runtime.contract import names
 from nanoclaw_runtime.contract.gateway import OPERATIONS_PORT_NAME, UsageList, UsedView
