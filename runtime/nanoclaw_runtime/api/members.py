@@ -142,7 +142,12 @@ class Forwarding:
 
     async def _found(self, others: Sequence[Place], scope: Scope, receive: Receive) -> Response:
         """The answer of whoever knows what the address names."""
-        content = b"".join([piece async for piece in _body(receive)])
+        try:
+            content = b"".join([piece async for piece in _body(receive)])
+        except HTTPException as error:  # it grew too large on the way
+            return problem(error.status_code, error.detail)
+        except httpx.WriteError as gone:
+            return problem(400, str(gone))
         answer = await self._own(scope, content)
         silent: list[str] = []
         for place in others:
