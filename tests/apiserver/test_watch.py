@@ -173,14 +173,28 @@ async def test_an_event_that_comes_too_late_brings_nothing_back(
         assert set(reflector.objects) == {"last"}
 
 
-async def test_a_quiet_watch_is_kept_alive_by_bookmarks_alone(
+async def test_a_quiet_watch_that_ends_is_taken_up_again_at_once(
     proxied: KubeClient, proxy: FaultProxy, namespace: str
 ) -> None:
-    async with watching(proxied, namespace, pace=Pace(watch=4, silence=8.0)) as reflector:
+    """Where nothing happens there is no bookmark either: with a longer pause behind each one this took minutes."""
+    async with watching(proxied, namespace, pace=Pace(watch=1, silence=600.0)) as reflector:
         async with asyncio.timeout(PATIENCE):
-            await proxy.seen("watch", 4)
+            await proxy.seen("watch", 15)
         assert reflector.relists == 0
         assert proxy.requests.count("list") == 1
+
+
+@pytest.mark.parametrize(
+    "mute", [fault_proxy.instead(b""), fault_proxy.instead(b"\n", cut=True)], ids=["ended", "broken off"]
+)
+async def test_a_watch_that_is_answered_and_told_nothing_is_not_believed_for_long(
+    admin: KubeClient, proxied: KubeClient, proxy: FaultProxy, namespace: str, mute: Fault
+) -> None:
+    """So does a server whose history was set back: what happens there has versions that we had long ago."""
+    proxy.spoil("watch", *[mute] * 1000)
+    async with watching(proxied, namespace) as reflector:
+        await admin.create(CONFIG_MAPS, labelled("one"), namespace=namespace)
+        assert await reflector.until("one", lambda item: item is not None, Deadline.after(PATIENCE))
 
 
 async def test_a_list_that_fails_is_tried_again(

@@ -200,13 +200,16 @@ def event(line: bytes) -> Fault:
     return fault
 
 
-def instead(content: bytes, *, ends: bool = True) -> Fault:
-    """The answer is this, whatever the API server says; without its end it is one that goes on."""
+def instead(content: bytes, *, ends: bool = True, cut: bool = False) -> Fault:
+    """The answer is this, whatever the API server says; without its end it is one that goes on, or is `cut`."""
 
     async def fault(exchange: Exchange) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(exchange.request)
         await response.write(content)
+        if cut:
+            exchange.cut()
+            return response
         if not ends:
             await asyncio.Event().wait()
         await response.write_eof()

@@ -2,9 +2,11 @@
 
 A watch fails in silence: the other end of a half-open connection is gone and no error comes.
 Three things guard against it. The socket has keepalive and a read timeout; the API server ends
-every watch after half a minute, with a bookmark, so a healthy one never stays silent longer; and
-whatever arrives, unless it is an event, a bookmark or the start of an answer, is no sign of life:
-after 45 seconds without one everything is listed anew. A list tells what is gone as well.
+every watch after half a minute, so a healthy one never stays silent longer; and whatever arrives,
+unless it is an event, a bookmark or the start of an answer, is no sign of life: after 45 seconds
+without one everything is listed anew. So it is at the end of a watch behind 45 seconds without an
+event or a bookmark: it may be quiet, or of a server that was set back and has not come to our
+version again. A list tells what is gone as well.
 
 An answer of 410, as a status or as an event inside the stream, an event that cannot be read and
 one that comes out of order mean a new list too. A connection that merely ends is resumed where
@@ -45,6 +47,9 @@ class Pace:
 
 
 PACE: Final = Pace()
+
+BRIEF: Final = 0.5
+"""Seconds; an answer that ends sooner is no watch."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class Watch(Generic[T]):
         self._selectors = selectors(labels, fields)
         self._decode = msgspec.json.Decoder(kind).decode
         self._pace = pace
-        self._alive_at = _now()
+        self._alive_at = self._told_at = _now()
         self._version = ""
         self._failures = 0
         self.objects: dict[str, T] = {}
@@ -133,7 +138,7 @@ class Watch(Generic[T]):
         Trouble with the API server is logged and outlived, with pauses of at most eight seconds.
         """
         while True:
-            self._failures += 1  # taken back by every event and bookmark
+            self._failures += 1  # taken back by every event and bookmark, and by the end of a watch that lasted
             trouble: Exception | None = None
             try:
                 if not self._version:
@@ -144,6 +149,8 @@ class Watch(Generic[T]):
             except Exception as error:  # noqa: BLE001  # whatever it is, the next list shows the truth again
                 trouble = error
                 self._judge(error)
+            if _now() - self._told_at > self._pace.silence:
+                self._version = ""
             if self._failures:
                 await asyncio.sleep(pause(self._failures - 1, trouble))
 
@@ -170,6 +177,7 @@ class Watch(Generic[T]):
         self.objects.clear()
         self.objects.update(found)
         self._version = page.metadata.resource_version
+        self._told_at = _now()
         self.lists += 1
         return Batch((*gone, *new), listed=True)
 
@@ -189,11 +197,14 @@ class Watch(Generic[T]):
                 response = await stack.enter_async_context(stream)
             self._alive()
             lines = LineSplitter()
-            believed_until = _now() + silence
+            begun = _now()
+            believed_until = begun + silence
             while True:
                 async with asyncio.timeout_at(believed_until):
                     found = await self._read(response, lines)
                 if found is None:
+                    if _now() - begun > BRIEF:
+                        self._failures = 0
                     return
                 if not found:
                     continue
@@ -243,6 +254,7 @@ class Watch(Generic[T]):
     def _advance(self, version: str) -> bool:
         """Remember how far we are; False for what was seen already. Raises for what should have come before."""
         self._alive()
+        self._told_at = self._alive_at
         self._failures = 0
         if version == self._version:
             return False
