@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import stat
@@ -138,6 +139,29 @@ def is_over(line):
         return False
     except ConnectionError:
         return True
+
+
+async def test_a_listener_that_ends_in_whatever_moment_of_a_connection_leaves_none_half_open(tmp_path, recwarn):
+    async def knocks():
+        with contextlib.suppress(OSError):
+            async with connected(bridged, tls):
+                pass
+
+    bridged = Bridged(tmp_path)
+    tls = ssl.create_default_context(cadata=bridged.certificate.pem)
+    try:
+        for moment in range(60):
+            await bridged.start()
+            knocking = [asyncio.create_task(knocks()) for _ in range(3)]
+            for _ in range(moment // 2):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(PATIENCE):
+                await bridged.stop()
+                await asyncio.gather(*knocking)  # raises where a number of before is still taken
+    finally:
+        await bridged.end()
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn if warning.category is ResourceWarning] == []
 
 
 async def test_nothing_but_a_hello_comes_first(bridged):

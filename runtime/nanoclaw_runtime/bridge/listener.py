@@ -45,17 +45,20 @@ class Listener:
         self.bound = asyncio.Event()
 
     async def run(self, address: str, port: int) -> None:
-        loop = asyncio.get_running_loop()
         with socket.create_server((address, port), backlog=BACKLOG) as listening:
             listening.settimeout(0)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # messages are small, and waited for
             self.port = listening.getsockname()[1]
             self.bound.set()
             async with contextlib.AsyncExitStack() as stack:
                 stack.callback(self._close)  # those whose task was cancelled before it began
                 connections = await stack.enter_async_context(asyncio.TaskGroup())
                 while True:
+                    await _somebody_knocks(listening)
                     try:
-                        connection, (host, *_) = await loop.sock_accept(listening)
+                        connection, (host, *_) = listening.accept()
+                    except BlockingIOError:
+                        continue  # who knocked has gone
                     except OSError as error:
                         _log.warning("bridge.not-accepted", reason=str(error))
                         await asyncio.sleep(_BREATH)
@@ -80,8 +83,7 @@ class Listener:
         except Exception:  # noqa: BLE001 - the others' connections go on, and so does the controller
             _log.exception("bridge.broke", address=host)
         finally:
-            connection.close()
-            self._open.discard(connection)
+            self._open.discard(connection)  # its transport closes it, and nobody else: its number is used anew
             asyncio.get_running_loop().call_later(REST, self._free, host)
 
     def _close(self) -> None:
@@ -94,15 +96,28 @@ class Listener:
             del self._from[host]
 
     async def _streams(self, connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        loop = asyncio.get_running_loop()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # messages are small, and waited for
-        reader = asyncio.StreamReader()
-        protocol = asyncio.StreamReaderProtocol(reader)
-        transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol,
-            connection,
-            ssl=self._tls,
-            ssl_handshake_timeout=HANDSHAKE,
-            ssl_shutdown_timeout=SHUTDOWN,
-        )
-        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        reader, made = asyncio.StreamReader(), list[asyncio.StreamWriter]()
+        protocol = asyncio.StreamReaderProtocol(reader, lambda _, writer: made.append(writer))
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE,
+                ssl_shutdown_timeout=SHUTDOWN,
+            )
+        except BaseException:
+            for writer in made:  # cancelled in the moment the handshake was over: it would take its leave first
+                writer.transport.abort()
+            raise
+        return reader, made[0]
+
+
+async def _somebody_knocks(listening: socket.socket) -> None:
+    """In place of `sock_accept`, which when it is cancelled loses the connection that it has just accepted."""
+    loop, knocked = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(listening, knocked.set)
+    try:
+        await knocked.wait()
+    finally:
+        loop.remove_reader(listening)
