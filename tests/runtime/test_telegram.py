@@ -369,6 +369,17 @@ async def test_a_channel_that_is_closed_lets_what_is_being_sent_be_taken(network
     assert network.sent == [(42, "hello")]
 
 
+async def test_a_channel_that_is_closed_leaves_no_half_made_connection_of_who_types(network, inbound):
+    going_on = network.holds("sendChatAction")
+    async with asyncio.TaskGroup() as tasks, running(bot(network), inbound) as channel:
+        await network.until(lambda: "getUpdates" in network.calls)
+        for _ in range(5):
+            tasks.create_task(channel.typing("tg:42", on=True))
+        await asyncio.sleep(0)  # each has begun, and none has a connection yet
+        asyncio.get_running_loop().call_soon(going_on.set)
+    assert network.actions == [(42, "typing")] * 5
+
+
 async def test_typing_is_shown_and_never_raises(network, connected):
     await connected.typing("tg:42", on=True)
     await connected.typing("tg:42", on=False)

@@ -113,10 +113,11 @@ class Telegram:
         chat = messages.chat_id(jid)
         if self._bot is None or chat is None or not on:  # Telegram forgets it by itself
             return
-        try:
-            await self._bot.send_chat_action(chat, ChatAction.TYPING)
-        except TelegramError as error:
-            _log.debug("typing not shown", channel=self.name, jid=jid, reason=self._told(error))
+        with self._under_way():
+            try:
+                await self._bot.send_chat_action(chat, ChatAction.TYPING)
+            except TelegramError as error:
+                _log.debug("typing not shown", channel=self.name, jid=jid, reason=self._told(error))
 
     @asynccontextmanager
     async def _opened(self) -> AsyncGenerator[Bot]:
