@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import ssl
 import time
+from pathlib import Path
 
 import pytest
 
@@ -401,6 +403,25 @@ async def test_an_input_that_a_power_cut_brought_back_is_told_again(bridged, box
         bridged.changed("main")
         await until(lambda: not copy.exists())
         assert texts(pod) == []
+
+
+async def test_an_input_that_could_not_be_given_is_not_taken_for_one_that_the_agent_took(bridged, box, monkeypatch):
+    rename, refused = os.rename, []
+
+    def full(source, target, **where):
+        folder = str(Path(f"/proc/self/fd/{where['src_dir_fd']}").readlink())
+        if source == f"{target}.tmp" and folder.endswith("/claims/main/ipc/inputs/s1"):
+            refused.append(source)
+            if len(refused) == 1:
+                raise OSError(errno.ENOSPC, "full")
+        rename(source, target, **where)
+
+    async with bridged.pod() as pod:
+        monkeypatch.setattr(os, "rename", full)
+        await box.send("text", [1], recorded)
+        await until(lambda: texts(pod) == ["text"])
+        assert len(refused) > 1
+        assert await box.pending() == {1}
 
 
 async def test_an_input_that_goes_while_it_is_looked_for_does_not_hide_the_others(bridged, box):

@@ -59,6 +59,7 @@ class Inputs:
         entry = name, version
         with self._turn, self._opened() as here:
             if entry in self._noted:
+                _give(here, name)  # where that has failed
                 return _is_there(here, name)
             self._put(here, entry, content)
             return True
@@ -70,7 +71,7 @@ class Inputs:
             if not untold:
                 return []
             with self._opened() as here:
-                return sorted(entry for entry in untold if not _is_there(here, entry[0]))
+                return sorted(entry for entry in untold if not _waits(here, entry[0]))
 
     def _put(self, here: int, entry: Entry, content: bytes) -> None:
         name = entry[0]
@@ -102,6 +103,11 @@ def replace_snapshot(ipc: Path, name: str, content: bytes) -> None:
 def _give(here: int, name: str) -> None:
     with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # the agent's own doing
         os.rename(f"{name}{ASIDE}", name, src_dir_fd=here, dst_dir_fd=here)
+
+
+def _waits(here: int, name: str) -> bool:
+    """Whether the agent has not taken it, or could not: giving it its name may fail on a volume that is full."""
+    return _is_there(here, f"{name}{ASIDE}") or _is_there(here, name)
 
 
 def _is_there(here: int, name: str) -> bool:
