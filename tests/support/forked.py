@@ -11,11 +11,15 @@ import asyncio
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.support.forkserver import FORKS
+
+_POLLS = threading.Lock()
+"""Whoever starts a process asks of all others whether they ended, and of two who ask at once one is told 255."""
 
 
 class Forked:
@@ -31,12 +35,13 @@ class Forked:
         """`main` runs as if this line had been typed in this environment; what it writes is appended to the files."""
         line = ["nanoclaw", *map(str, arguments)]
         process = FORKS.Process(target=_become, args=(main, line, dict(environment), out, err), daemon=True)
-        await asyncio.to_thread(process.start)  # the first one waits for the imports
+        await asyncio.to_thread(_start, process)  # the first one waits for the imports
         return cls(process)
 
     @property
     def returncode(self) -> int | None:
-        return self._process.exitcode
+        with _POLLS:
+            return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
         assert self._process.pid is not None
@@ -54,9 +59,19 @@ class Forked:
             await ended.wait()
         finally:
             loop.remove_reader(self._process.sentinel)
-        self._process.join()
-        assert self._process.exitcode is not None
-        return self._process.exitcode
+        status = await asyncio.to_thread(self._joined)
+        assert status is not None
+        return status
+
+    def _joined(self) -> int | None:
+        with _POLLS:
+            self._process.join()
+            return self._process.exitcode
+
+
+def _start(process: BaseProcess) -> None:
+    with _POLLS:
+        process.start()
 
 
 def _become(main: Callable[[], None], line: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
