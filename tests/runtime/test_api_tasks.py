@@ -14,9 +14,9 @@ from nanoclaw_runtime.contract.config import GroupSpec
 from nanoclaw_runtime.controller.scheduler import Scheduler
 from nanoclaw_runtime.domain.errors import GroupUnknown
 from nanoclaw_runtime.domain.tasks import RunOutcome
-from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.store.tasks import TaskBook
 from nanoclaw_runtime.telemetry import Metrics
+from tests.support import stores
 from tests.support.small_controller import SmallController
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -34,7 +34,7 @@ def group(folder):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def scheduler(tmp_path_factory):
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('store')}/controller.db")
+    store = await stores.opened(tmp_path_factory.mktemp("store"))
     yield Scheduler(
         TaskBook(store.database), zone="Europe/Berlin", group=group, enqueue=lambda *_: None, now=lambda: NOW
     )

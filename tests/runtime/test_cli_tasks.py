@@ -27,9 +27,9 @@ from nanoclaw_runtime.contract.config import GroupSpec
 from nanoclaw_runtime.controller.scheduler import Scheduler
 from nanoclaw_runtime.domain.errors import GroupUnknown
 from nanoclaw_runtime.domain.tasks import RunOutcome, TaskContext, TaskKind, TaskState
-from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.store.tasks import TaskBook
 from nanoclaw_runtime.telemetry import Metrics
+from tests.support import stores
 from tests.support.small_controller import SmallController
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -61,7 +61,7 @@ class Installation:
 
     async def _serve(self):
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        store = await Store.open(f"sqlite+aiosqlite:///{self._folder}/controller.db")
+        store = await stores.opened(self._folder)
         self.scheduler = Scheduler(TaskBook(store.database), zone="UTC", group=group, enqueue=lambda *_: None)
         served = create_app(SmallController(), lambda: "t", Metrics(), [routes.router(self.scheduler)])
         outer = FastAPI()

@@ -17,7 +17,7 @@ from nanoclaw_runtime.controller.courier import LONGEST_PAUSE, TRIES, Courier, p
 from nanoclaw_runtime.controller.presence import Typing
 from nanoclaw_runtime.store.outbox import Outbox, post
 from nanoclaw_runtime.store.records import EventType, PostState
-from nanoclaw_runtime.store.store import Store
+from tests.support import stores
 from tests.support.bot_api import TOKEN, BotApi
 
 FULL = "CREATE TRIGGER full BEFORE UPDATE ON outbox BEGIN SELECT RAISE(ABORT, 'full'); END"
@@ -75,13 +75,13 @@ class Office:
     """An outbox, a network and a courier between them; `restart` is a crash of the process and its return."""
 
     def __init__(self, tmp_path):
-        self._url = f"sqlite+aiosqlite:///{tmp_path}/controller.db"
+        self._folder = tmp_path
         self.network = Network()
         self.pauses: list[tuple[int, float | None]] = []
 
     async def __aenter__(self):
         self.refused = asyncio.Event()
-        self.store = await Store.open(self._url, on_error=self.refused.set)
+        self.store = await stores.opened(self._folder, on_error=self.refused.set)
         self.outbox = Outbox(self.store.database)
         self._life = None
         return self

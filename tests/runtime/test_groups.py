@@ -21,7 +21,7 @@ from nanoclaw_runtime.domain.tasks import TaskContext, TaskKind, TaskState
 from nanoclaw_runtime.store.records import EventType, MessageState, Registration
 from nanoclaw_runtime.store.registrations import RegistrationBook
 from nanoclaw_runtime.store.schema import outbox, tasks
-from nanoclaw_runtime.store.store import Store
+from tests.support import stores
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MAIN = GroupSpec(folder="main", name="Main")
@@ -103,7 +103,7 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path):
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/controller.db")
+    store = await stores.opened(tmp_path)
     yield House(store)
     await store.close()
 

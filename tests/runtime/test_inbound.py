@@ -8,14 +8,14 @@ from nanoclaw_runtime.channels.base import ChatSeen, IncomingMessage
 from nanoclaw_runtime.controller.inbound import ChannelInbound
 from nanoclaw_runtime.store.chats import ChatBook
 from nanoclaw_runtime.store.records import Chat
-from nanoclaw_runtime.store.store import Store
+from tests.support import stores
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 async def store(tmp_path):
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/controller.db")
+    store = await stores.opened(tmp_path)
     yield store
     await store.close()
 

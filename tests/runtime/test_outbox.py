@@ -8,7 +8,7 @@ import pytest
 from nanoclaw_runtime.store.chats import ChatBook
 from nanoclaw_runtime.store.outbox import Outbox, post
 from nanoclaw_runtime.store.records import Chat, EventType, PostState
-from nanoclaw_runtime.store.store import Store
+from tests.support import stores
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=30)
@@ -16,7 +16,7 @@ LATER = NOW + timedelta(seconds=30)
 
 @pytest.fixture
 async def store(tmp_path):
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/controller.db")
+    store = await stores.opened(tmp_path)
     yield store
     await store.close()
 

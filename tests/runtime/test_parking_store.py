@@ -7,15 +7,15 @@ import pytest
 from nanoclaw_runtime.domain.tasks import TaskContext, TaskKind, TaskState
 from nanoclaw_runtime.store.activity import LastMessages
 from nanoclaw_runtime.store.records import Task
-from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.store.tasks import TaskBook
+from tests.support import stores
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 async def store(tmp_path):
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/controller.db")
+    store = await stores.opened(tmp_path)
     yield store
     await store.close()
 

@@ -20,9 +20,9 @@ from nanoclaw_runtime.store.chats import ChatBook
 from nanoclaw_runtime.store.outbox import Outbox
 from nanoclaw_runtime.store.records import Chat, EventType
 from nanoclaw_runtime.store.requests import MOST_TASKS, REMEMBERED, RequestBook
-from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.store.tasks import TaskBook
 from nanoclaw_runtime.telemetry import Metrics
+from tests.support import stores
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 REGISTRATION = {"type": "register_group", "jid": "tg:9", "name": "New", "folder": "new", "trigger": "@Andy"}
@@ -140,8 +140,7 @@ class Office:
 
 @pytest.fixture
 async def office(tmp_path):
-    (tmp_path / "store").mkdir()
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/store/controller.db")
+    store = await stores.opened(tmp_path / "store")
     yield Office(tmp_path, store)
     await store.close()
 

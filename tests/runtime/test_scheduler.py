@@ -12,8 +12,8 @@ from nanoclaw_runtime.contract.config import GroupSpec
 from nanoclaw_runtime.controller.scheduler import LONGEST_PAUSE, Scheduler, new_task_id
 from nanoclaw_runtime.domain.errors import GroupUnknown, StoreFailed, TaskInvalid, TaskUnknown
 from nanoclaw_runtime.domain.tasks import RunOutcome, TaskContext, TaskKind, TaskState
-from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.store.tasks import TaskBook
+from tests.support import stores
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -71,7 +71,7 @@ class Office:
 
 @pytest.fixture
 async def store(tmp_path):
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/controller.db")
+    store = await stores.opened(tmp_path)
     yield store
     await store.close()
 

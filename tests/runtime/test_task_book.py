@@ -9,8 +9,8 @@ from nanoclaw_runtime.domain.errors import StoreFailed, TaskInvalid, TaskUnknown
 from nanoclaw_runtime.domain.tasks import RunOutcome, TaskContext, TaskKind, TaskState
 from nanoclaw_runtime.store import tasks
 from nanoclaw_runtime.store.records import Task
-from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.store.tasks import KEPT, Run, TaskBook
+from tests.support import stores
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -47,7 +47,7 @@ def impossible(*_):
 
 @pytest.fixture
 async def store(tmp_path):
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/controller.db")
+    store = await stores.opened(tmp_path)
     yield store
     await store.close()
 

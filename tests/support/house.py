@@ -12,8 +12,8 @@ from nanoclaw_runtime.controller.host import Host, Means
 from nanoclaw_runtime.controller.status import SessionState
 from nanoclaw_runtime.controller.volumes import OneTree
 from nanoclaw_runtime.store.records import EventType
-from nanoclaw_runtime.store.store import Store
 from nanoclaw_runtime.telemetry import Metrics
+from tests.support import stores
 from tests.support.bot_api import TOKEN
 from tests.support.fake_backend import FakeBackend
 
@@ -44,7 +44,7 @@ class House:
         await self.end()
 
     async def begin(self, *, declared=True):
-        self.store = await Store.open(f"sqlite+aiosqlite:///{self.tmp_path}/controller.db")
+        self.store = await stores.opened(self.tmp_path)
         means = Means(
             config=self.config,
             backend=self.backend,
