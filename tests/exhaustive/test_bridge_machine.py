@@ -18,7 +18,7 @@ from nanoclaw_runtime.ipc.requests import RequestFolder
 from tests.support.bridged import PATIENCE, Bridged, Pod, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-# A controller that dies in the middle of a TLS handshake leaves it to the loop, which ends with it here.
+# A pod that dies in the middle of a TLS handshake leaves it to the loop, which ends with it here.
 
 
 async def _recorded() -> None:
