@@ -50,20 +50,15 @@ STATIC = (
 )
 """Steps that read the code without running it."""
 
-ON_ALL_CORES = ("--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
-"""Pytest's workers: one a core, each with files of its own, so that what a file starts is started once.
-
-In the order of their names: those that need a cluster are long and come early, and the last minutes are even."""
+WORKERS = 2 * (os.cpu_count() or 1)
+"""Of pytest. Tests wait half of their time: for a pod, a lease, the end of a process."""
 
 QUICK = ("--hypothesis-profile", "quick", "--ignore", "tests/exhaustive")
 """Fewer generated examples, and no search through all states; the whole suite has them."""
 
-MOSTLY_WAITING = ("--numprocesses", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal")
-"""These tests start nothing that is worth sharing, and half of their time they wait."""
-
 TESTS = Step(
     "Quick tests",
-    ("pytest", "--quiet", *MOSTLY_WAITING, *QUICK, "-m", WITHOUT_BINARIES),
+    ("pytest", "--quiet", "--numprocesses", str(WORKERS), "--dist", "worksteal", *QUICK, "-m", WITHOUT_BINARIES),
 )
 
 

@@ -14,6 +14,13 @@ from nanoclaw_dev.errors import SetupError
 from nanoclaw_dev.paths import CHECKOUT
 from nanoclaw_dev.progress import Progress
 
+MOST_CLUSTERS = 8
+"""Workers at most, whatever the machine has: each starts a cluster of its own, of about a gigabyte."""
+
+BY_FILE = ("--numprocesses", str(min(check.WORKERS, MOST_CLUSTERS)), "--dist", "loadfile", "--no-loadscope-reorder")
+"""Each worker has files of its own, so that what a file starts is started once; in the order of their names: those
+that need a cluster are long and come early, and the last minutes are even."""
+
 CLOSING = re.compile(r"=+ .*\b(passed|failed|error|errors|skipped|deselected|no tests ran)\b.* =+")
 """Pytest's own last line."""
 
@@ -68,7 +75,7 @@ def _no_node() -> str | None:
 def _pytest(progress: Progress) -> tuple[Outcome, str]:
     """All tests but those of `make matrix`, with their output as it comes; the closing line is returned."""
     started = time.monotonic()
-    command = [str(PROGRAMS / "pytest"), *check.ON_ALL_CORES, "-m", "not wide and not matrix"]
+    command = [str(PROGRAMS / "pytest"), *BY_FILE, "-m", "not wide and not matrix"]
     process = subprocess.Popen(
         command,
         cwd=CHECKOUT,
