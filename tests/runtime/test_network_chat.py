@@ -75,7 +75,8 @@ async def test_nothing_that_is_said_before_the_groups_are_known_again_is_lost(ho
     await agent.say("hi")
     await house.begin(declared=False)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(house.answers(), 0.2)
+        async with asyncio.timeout(0.2):
+            await house.answers()
     await house.declare()
     assert "@Andy @andy_bot and now?" in (await agent.take())[0]
     await network.until(lambda: network.sent == [(-100, "hi")])
