@@ -180,6 +180,7 @@ async def test_a_household_moves_out_in_the_middle_of_a_turn_and_in_again_with_w
     assert {(await pod_of(chat, said.payload["session"]))["metadata"]["uid"]} == parked  # it had no input before
 
 
+@pytest.mark.matrix
 async def test_the_pods_that_were_there_for_a_move_alone_are_gone_soon(chat, terminal, tmp_path):
     await nobody_works(chat, terminal)
     await terminal.done("export", tmp_path / "out")

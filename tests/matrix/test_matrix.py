@@ -2,7 +2,7 @@
 
 Whole installations: `pulumi up` on a real cluster of three nodes, or `nanoclaw host` on a real Docker engine, with the
 controller's image and the API as people reach it. `make matrix` runs this and writes docs/conformance.md;
-`make test` runs the main rows of the two that are least alike, in `test_main_rows`.
+`make test` runs the main rows of the one with most parts, in `test_main_rows`.
 """
 
 import asyncio
