@@ -66,7 +66,7 @@ class RuntimeSettings:
         if not self.config.gateway:
             return self.credentials()
         file = self.gateway_key_dir / names.GATEWAY_KEY_KEY
-        if not (key := _secret(file)):
+        if not (key := mounted_secret(file)):
             raise SettingsInvalid(
                 f"{file} is missing; mount the Secret {names.GATEWAY_KEY} there, which the stack makes"
             )
@@ -78,7 +78,7 @@ class RuntimeSettings:
 
         Raises SettingsInvalid for a file that cannot be read.
         """
-        found = {key: _secret(self.credentials_dir / key) for key in wire.SECRET_KEYS}
+        found = {key: mounted_secret(self.credentials_dir / key) for key in wire.SECRET_KEYS}
         return {key: value for key, value in found.items() if value}
 
     def channel_secret(self, key: str) -> str | None:
@@ -86,12 +86,12 @@ class RuntimeSettings:
 
         Raises SettingsInvalid for a file that cannot be read.
         """
-        return _secret(self.credentials_dir / key) or None
+        return mounted_secret(self.credentials_dir / key) or None
 
     def api_token(self) -> str:
         """The token the API asks for, as it is now. Raises SettingsInvalid when there is none."""
         file = self.api_token_dir / names.API_TOKEN_KEY
-        token = _secret(file)
+        token = mounted_secret(file)
         if not token:
             raise SettingsInvalid(
                 f"{file} has no API token, and the API is never served without one; "
@@ -128,8 +128,8 @@ def _own_namespace() -> str:
         ) from error
 
 
-def _secret(file: Path) -> str | None:
-    """The content without the line end editors leave behind; None when the file is missing."""
+def mounted_secret(file: Path) -> str | None:
+    """The content without the line end editors leave behind; None when the file is missing. Raises SettingsInvalid."""
     for _ in range(_LOOKS):
         try:
             return file.read_text().strip()

@@ -12,11 +12,10 @@ from pydantic import ValidationError
 from nanoclaw_runtime.contract import config, gateway, names, wire
 from nanoclaw_runtime.contract.gateway import GatewayConfig
 from nanoclaw_runtime.domain.errors import SettingsInvalid
+from nanoclaw_runtime.settings import mounted_secret
 
 OAUTH_BETA: Final = "oauth-2025-04-20"
 """What the API wants in `anthropic-beta` beside an OAuth token; agents believe in an API key and do not send it."""
-_LOOKS: Final = 3
-# For a file that seems missing: Kubernetes may have replaced the folder that a look was on its way through.
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,7 @@ def _config(file: Path) -> GatewayConfig:
 
 def _secret(file: Path) -> str:
     """The content without the line end editors leave behind; empty when the file is missing."""
-    value = ""
-    for _ in range(_LOOKS):
-        try:
-            value = file.read_text().strip()
-            break
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsInvalid(f"{file} cannot be read as text; check the Secret it is mounted from") from error
+    value = mounted_secret(file) or ""
     if not (value.isascii() and value.isprintable()):
         raise SettingsInvalid(f"{file} has more than one line, or letters no header can carry; correct the Secret")
     return value
