@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -211,3 +212,28 @@ async def until(holds: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not holds():
             await asyncio.sleep(0.01)
+
+
+async def recorded() -> None:
+    """The store has it."""
+
+
+def texts(pod: Pod) -> list[str]:
+    """What lies before its agent."""
+    return [json.loads(path.read_text())["text"] for path in sorted(pod.inputs.glob("*.json"))]
+
+
+def take(pod: Pod) -> list[str]:
+    """What an agent takes, in its order."""
+    found = sorted(pod.inputs.glob("*.json"))  # looked at once: more may come meanwhile
+    taken = [json.loads(path.read_text())["text"] for path in found]
+    for path in found:
+        path.unlink()
+    return taken
+
+
+def put(file: Path, content: str) -> None:
+    """Made beside and renamed, as the agent does: a file written in place is carried while it is still empty."""
+    aside = file.with_suffix(".aside")
+    aside.write_text(content)
+    aside.rename(file)
